@@ -1,0 +1,81 @@
+"""BitFit: only bias terms train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from bench.strategy import Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Options as Base_
+
+if TYPE_CHECKING:
+    from bench.models.base import Base
+
+
+class Options(Base_):
+    """Options of `bitfit`."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate. Published: 1e-4 to 9e-4 with thousands of steps (Ben Zaken et al. 2022, appendix A.1)."""
+    create: bool = False
+    """Add zero biases to the linear layers of a model that has none (Llama-style). No longer the paper's method on
+    such a model: the record says so."""
+
+
+class BitFit(Strategy):
+    """Trains every bias of the model it is given (Ben Zaken et al. 2022, section 3)."""
+
+    family = "selective"
+    trains = "bias terms"
+    paper = "Ben Zaken et al. 2022, BitFit: Simple Parameter-efficient Fine-tuning"
+    base_unchanged = False
+    Options = Options
+
+    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+        from bench.models.parts import count, freeze
+        from bench.score.readers import make_reader
+        from bench.train.plans import gradient_plan, save_tensors, target_of
+
+        reader = make_reader(base, context)
+        freeze(base.module)
+        target = target_of(base, reader)
+        created = create_biases(target) if options.create else []
+        biases = {name: p for name, p in target.named_parameters() if name.split(".")[-1] == "bias"}
+        if not biases:
+            raise Unsupported(
+                "this model has no bias terms: use create=true, which adds zero biases to its linear layers, or lora"
+            )
+
+        def save(folder: Path) -> None:
+            save_tensors(folder / "biases.safetensors", biases)
+
+        plan = gradient_plan(
+            base, context, target, reader, list(biases.values()), options.lr, save, created=count(created)
+        )
+        if created:
+            plan.notes.append(
+                f"{len(created)} zero biases ({count(created):,} parameters) were added, because the model has none there"
+            )
+        return plan
+
+
+def create_biases(target: object) -> list:
+    """A zero bias for every linear layer of the blocks that has none; the new parameters."""
+    import torch
+    from torch import nn
+
+    from bench.models.parts import linear_layers
+
+    assert isinstance(target, nn.Module)
+    created = []
+    for layer in linear_layers(target).values():
+        if isinstance(layer, nn.Linear) and layer.bias is None:
+            weight = layer.weight
+            layer.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=weight.dtype, device=weight.device))
+            created.append(layer.bias)
+    return created
+
+
+strategy = BitFit()

@@ -1,0 +1,105 @@
+"""Few-shot prompting (in-context learning): labelled demonstrations in front of the question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bench.strategy import Needs, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Options as Base_
+
+if TYPE_CHECKING:
+    from bench.data.rows import Rows
+    from bench.models.base import Base
+
+
+class Options(Base_):
+    """Options of `few_shot`."""
+
+    k: int = Field(8, ge=1)
+    """Demonstrations, as evenly over the labels as k allows."""
+    selection: Literal["random", "retrieved"] = "random"
+    """`random`: drawn by seed, the same for every item. `retrieved`: for each item the most alike (TF-IDF cosine)
+    of each label among all labelled rows, the most alike last (Liu et al. 2022)."""
+    calibrate: bool = False
+    """Contextual calibration (Zhao et al. 2021)."""
+
+
+class FewShot(Strategy):
+    """Nothing is trained; k labels are read (all of them where demonstrations are retrieved)."""
+
+    family = "prompting"
+    trains = "nothing"
+    paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
+    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1)
+    readouts = ("verbalizer",)
+    Options = Options
+
+    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+        from bench.data.rows import class_balanced
+        from bench.score.adapted import Calibrated
+        from bench.score.demonstrations import Demonstrations
+        from bench.score.readers import VerbalizerReader
+
+        if options.k > len(context.train.labels):
+            raise Unsupported(f"k={options.k} demonstrations but only {len(context.train.labels)} labels: raise budget.labels or lower k")
+        shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
+        notes = []
+        if options.selection == "random":
+            shown.rows = class_balanced(context.train, options.k, context.seed, context.classes)
+            counts = [shown.rows.labels.count(c) for c in range(context.classes)]
+            notes.append(f"demonstrations by label: {counts}")
+        else:
+            shown.choose = Retriever(context.train, options.k, context.classes)
+        answer = Calibrated(shown, context.task.fields) if options.calibrate else shown
+        used = options.k if options.selection == "random" else len(context.train.labels)
+        return Plan(answer=answer, save=SaveRows(shown.rows), seen=[base.module], labels_used=used, notes=notes)
+
+
+class SaveRows:
+    """Stores which rows the demonstrations are (row numbers, not text)."""
+
+    def __init__(self, rows: Rows | None) -> None:
+        self.rows = rows
+
+    def __call__(self, folder: Path) -> None:
+        if self.rows is not None:
+            (folder / "demonstrations.json").write_text(str(list(self.rows.index)))
+
+
+class Retriever:
+    """For an item, the k // classes most alike labelled rows of each label, the most alike last."""
+
+    def __init__(self, train: Rows, k: int, classes: int) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.train, self.k, self.classes = train, k, classes
+        self.vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        self.matrix = self.vectorizer.fit_transform([" ".join(f.values()) for f in train.fields])
+
+    def __call__(self, fields: dict[str, str]) -> Rows:
+        import numpy as np
+
+        from bench.data.rows import Rows
+
+        alike = (self.matrix @ self.vectorizer.transform([" ".join(fields.values())]).T).toarray()[:, 0]
+        order = np.argsort(-alike, kind="stable")
+        labels = np.array(self.train.labels)
+        ranked: list[list[Any]] = [[i for i in order if labels[i] == c] for c in range(self.classes)]
+        chosen: list[int] = []
+        while len(chosen) < self.k and any(ranked):
+            # one of each label a round, so that the labels stay as even as k allows
+            heads = sorted((r.pop(0) for r in ranked if r), key=lambda i: -alike[i])
+            chosen += heads[: self.k - len(chosen)]
+        chosen.sort(key=lambda i: alike[i])
+        pick = [int(i) for i in chosen]
+        return Rows(
+            fields=[self.train.fields[i] for i in pick],
+            labels=[self.train.labels[i] for i in pick],
+            index=[self.train.index[i] for i in pick],
+        )
+
+
+strategy = FewShot()

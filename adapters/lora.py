@@ -1,0 +1,62 @@
+"""LoRA: low-rank factors beside frozen weights. DoRA and rank-stabilised scaling are options of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from bench.strategy import Plan, Strategy, TaskContext
+from bench.strategy import Options as Base_
+
+if TYPE_CHECKING:
+    from bench.models.base import Base
+
+
+class Options(Base_):
+    """Options of `lora`; those PEFT has carry PEFT's names."""
+
+    lr: float = Field(5e-4, gt=0)
+    """Peak learning rate. Published: 2e-4 (GPT-2, Hu et al. 2021, table 11) to 5e-4 (RoBERTa-base, table 9)."""
+    r: int = Field(8, ge=1)
+    """Rank of the factors."""
+    lora_alpha: int = Field(16, ge=1)
+    """The update is scaled by lora_alpha / r (by lora_alpha / sqrt(r) with use_rslora)."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the factors' input."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get factors: `all-linear`, or names (Dettmers et al. 2023, figure 2: every linear layer)."""
+    use_dora: bool = False
+    """Weight-decomposed LoRA (Liu et al. 2024)."""
+    use_rslora: bool = False
+    """Rank-stabilised scaling (Kalajdzievski 2023)."""
+    init_lora_weights: bool | Literal["gaussian", "pissa", "olora", "orthogonal"] = True
+    """Initialisation of the factors, PEFT's names."""
+
+
+class LoRA(Strategy):
+    """Trains B and A of W + (alpha / r) B A; W stays frozen (Hu et al. 2021, equation 3)."""
+
+    family = "reparametrisation"
+    trains = "low-rank factors of the linear layers"
+    paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
+    Options = Options
+
+    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+        from peft import LoraConfig
+
+        from bench.train.plans import peft_plan
+
+        config = LoraConfig(
+            r=options.r,
+            lora_alpha=options.lora_alpha,
+            lora_dropout=options.lora_dropout,
+            target_modules=options.target_modules,
+            use_dora=options.use_dora,
+            use_rslora=options.use_rslora,
+            init_lora_weights=options.init_lora_weights,
+        )
+        return peft_plan(base, context, config, options.lr)
+
+
+strategy = LoRA()

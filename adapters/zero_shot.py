@@ -1,0 +1,49 @@
+"""Zero-shot prompting: the base model answers the prompt as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.strategy import Needs, Plan, Strategy, TaskContext
+from bench.strategy import Options as Base_
+
+if TYPE_CHECKING:
+    from bench.models.base import Base
+
+
+class Options(Base_):
+    """Options of `zero_shot`."""
+
+    calibrate: bool = False
+    """Contextual calibration (Zhao et al. 2021)."""
+
+
+class ZeroShot(Strategy):
+    """Nothing is trained and no label is read."""
+
+    family = "prompting"
+    trains = "nothing"
+    paper = "Brown et al. 2020, Language Models are Few-Shot Learners"
+    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=0)
+    readouts = ("verbalizer",)
+    Options = Options
+
+    def seeded(self, options: Options) -> bool:
+        return False
+
+    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+        from bench.score.adapted import Adapted, Calibrated
+        from bench.score.readers import VerbalizerReader
+
+        answer: Adapted | Calibrated = Adapted(base.module, VerbalizerReader(base, context))
+        if options.calibrate:
+            answer = Calibrated(answer, context.task.fields)
+        return Plan(answer=answer, save=save_nothing, seen=[base.module], labels_used=0)
+
+
+def save_nothing(folder: Path) -> None:
+    """The base model is all there is."""
+
+
+strategy = ZeroShot()

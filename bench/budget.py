@@ -1,0 +1,190 @@
+"""The meter: what a cell has spent, by watching the forwards of the models it is given.
+
+It decides when the budget is spent (a step that would overshoot is not taken), gives `progress` in 0..1 to
+every schedule, and counts FLOPs once a shape. The same meter, without a limit, watches prediction.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.config.schema import Budget
+from bench.measure.flops import counting
+from bench.records import Used
+
+WARM_UP_STEPS = 2
+"""Steps left out of the throughput: they pay for allocation and first-touch."""
+
+
+@dataclass
+class Step:
+    """One optimizer step or scoring batch."""
+
+    seconds: float
+    tokens: int
+    flops: float
+    timed: bool
+    """Whether it counts for throughput: not while FLOPs were being counted, nor in warm-up."""
+
+
+@dataclass
+class Meter:
+    """Counts examples, real and padded tokens, FLOPs and seconds of steps."""
+
+    budget: Budget | None = None
+    """None: nothing binds (prediction)."""
+    device: str = "cpu"
+    examples: int = 0
+    padded_tokens: int = 0
+    steps: list[Step] = field(default_factory=list)
+    known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    """FLOPs by shape."""
+    tick: Callable[[float], None] | None = None
+    """Called with the progress after every step, for the live table."""
+    _tokens: list[torch.Tensor] = field(default_factory=list)
+    _tokens_sum: int = 0
+    _handles: list[Any] = field(default_factory=list)
+
+    def watch(self, modules: Iterable[nn.Module]) -> None:
+        """Count tokens at every forward of these modules."""
+        for module in modules:
+            self._handles.append(module.register_forward_pre_hook(self._seen, with_kwargs=True))
+
+    def unwatch(self) -> None:
+        """Take the hooks off again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _seen(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
+        if inputs is None:
+            inputs = args[0]
+        rows, length = inputs.shape[0], inputs.shape[1]
+        self.padded_tokens += rows * length
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, torch.Tensor) and mask.dim() == 2:
+            # summed on the device and read once a step: no device sync of our own inside the forward
+            self._tokens.append(mask[:, -length:].sum())
+        else:
+            self._tokens_sum += rows * length
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens forwarded so far."""
+        if self._tokens:
+            self._tokens_sum += int(torch.stack(self._tokens).sum())
+            self._tokens.clear()
+        return self._tokens_sum
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all steps so far."""
+        return sum(step.flops for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds inside steps so far."""
+        return sum(step.seconds for step in self.steps)
+
+    @contextmanager
+    def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
+        """One optimizer step or scoring batch over `examples` items of the given shape."""
+        before = self.tokens
+        first = shape not in self.known
+        self._sync()
+        start = time.perf_counter()
+        if first:
+            with counting() as count:
+                yield
+            self.known[shape] = float(count.flops)
+        else:
+            yield
+        self._sync()
+        seconds = time.perf_counter() - start
+        self.examples += examples
+        timed = not first and len(self.steps) >= WARM_UP_STEPS
+        self.steps.append(Step(seconds, self.tokens - before, self.known[shape], timed))
+        if self.tick is not None:
+            self.tick(self.progress)
+
+    def _sync(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    @property
+    def progress(self) -> float:
+        """Share of the binding axis used, 0..1; 0 where nothing binds."""
+        return self.share(self.spent())
+
+    def share(self, spent: float) -> float:
+        """`spent` on the binding axis as a share of its limit, at most 1."""
+        limit = self.limit
+        return 0.0 if limit is None else min(1.0, spent / limit)
+
+    @property
+    def limit(self) -> float | None:
+        """The binding axis's limit."""
+        return None if self.budget is None else float(getattr(self.budget, self.budget.axis))
+
+    def spent(self) -> float:
+        """What is used of the binding axis."""
+        if self.budget is None:
+            return 0.0
+        return {
+            "train_examples": float(self.examples),
+            "train_tokens": float(self.tokens),
+            "train_flops": self.flops,
+            "train_seconds": self.seconds,
+        }[self.budget.axis]
+
+    def cost(self, examples: int, tokens: int, shape: tuple[Any, ...]) -> float:
+        """What the next step will use of the binding axis; FLOPs and seconds are estimated from like steps."""
+        assert self.budget is not None
+        axis = self.budget.axis
+        if axis == "train_examples":
+            return float(examples)
+        if axis == "train_tokens":
+            return float(tokens)
+        if axis == "train_flops":
+            return self.known.get(shape) or max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
+        recent = [s.seconds for s in self.steps if s.timed] or [s.seconds for s in self.steps]
+        return statistics.median(recent) if recent else 0.0
+
+    def affords(self, cost: float) -> bool:
+        """Whether a step of this cost stays within the limit."""
+        limit = self.limit
+        return limit is None or self.spent() + cost <= limit * (1 + 1e-9)
+
+    def room(self, examples: int) -> int:
+        """How many of the next `examples` the axis still allows: the last batch is cut to fit an example budget."""
+        if self.budget is None or self.budget.axis != "train_examples":
+            return examples
+        assert self.budget.train_examples is not None
+        return min(examples, self.budget.train_examples - self.examples)
+
+    def throughput(self) -> float | None:
+        """Real tokens a second over the timed steps; None where there is none."""
+        timed = [s for s in self.steps if s.timed]
+        seconds = sum(s.seconds for s in timed)
+        return sum(s.tokens for s in timed) / seconds if seconds > 0 else None
+
+    def used(self, labels: int, ended_by: str | None, trains: bool) -> Used:
+        """The record of what was used of every axis."""
+        return Used(
+            ended_by=ended_by,
+            labels=labels,
+            train_examples=self.examples,
+            train_tokens=self.tokens,
+            train_flops=self.flops,
+            train_seconds=self.seconds,
+            progress=self.progress if trains else None,
+        )

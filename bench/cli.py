@@ -1,0 +1,161 @@
+"""The command line. A user's fault is one line and exit code 2; nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import UserFault
+
+app = typer.Typer(
+    name="bench",
+    help="Which way of adapting a language model should I use for my task, my labels and my GPU?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+# unknown options become tokens, so that the fault for them is ours: one line, with what is allowed
+LOOSE = {"ignore_unknown_options": True}
+Tokens = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="suite=NAME, overrides, selections")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def out() -> Console:
+    """Where results are printed."""
+    return Console(file=sys.stdout)
+
+
+@app.command(context_settings=LOOSE)
+def run(tokens: Tokens = None) -> None:
+    """Run or resume every cell of a suite and render its report."""
+    from bench.config import load
+    from bench.run import execute, exit_code
+
+    raise typer.Exit(exit_code(execute(load(tokens or []), out())))
+
+
+@app.command(context_settings=LOOSE)
+def plan(tokens: Tokens = None, as_json: Json = False) -> None:
+    """Show the cells of a suite and what is known of them beforehand; runs nothing."""
+    from bench import plan as planning
+    from bench.config import load
+    from bench.measure.environment import machine
+
+    request = load(tokens or [])
+    planned = planning.make(request)
+    earlier = planning.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    rows = []
+    for job in planned.jobs:
+        known = planning.predicted(job.cell, earlier)
+        rows.append(
+            {
+                "id": job.cell.id,
+                "model": job.cell.model,
+                "task": job.cell.task,
+                "strategy": job.cell.strategy,
+                "seed": job.cell.seed,
+                "readout": job.cell.readout,
+                "trainable_params": None,
+                "predicted": {"peak_bytes": known.peak_bytes, "flops": known.flops, "seconds": known.seconds},
+                "fits": None,
+                "reason": known.reason,
+            }
+        )
+    if as_json:
+        print(json.dumps({"source": planned.source, "cells": rows}, indent=1))
+        return
+    table = Table(title=f"{request.run_name}: {len(rows)} cells, data from {planned.source}", title_justify="left")
+    for heading in ("cell", "model", "readout", "seconds", "fits"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        seconds = row["predicted"]["seconds"]
+        table.add_row(row["id"], row["model"], row["readout"], "?" if seconds is None else f"{seconds:.0f}", "?")
+    out().print(table)
+    for reason in dict.fromkeys(str(row["reason"]) for row in rows):
+        print(f"?: {reason}")
+
+
+@app.command(context_settings=LOOSE)
+def report(tokens: Tokens = None) -> None:
+    """Render the pages of a run again from its stored records."""
+    from bench.config import load
+    from bench.run import headline, render
+
+    pages = render(load(tokens or []))
+    print(headline(pages[1]))
+    print(f"report: {pages[0]} and {pages[1]}")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="strategies|suites|models|gpus")],
+    as_json: Json = False,
+) -> None:
+    """List strategies, suites, models or cards."""
+    from bench.listing import SHOWN, rows
+
+    found = rows(kind)
+    if as_json:
+        print(json.dumps(found, indent=1, default=str))
+        return
+    table = Table()
+    for heading in SHOWN[kind]:
+        table.add_column(heading, overflow="fold")
+    for row in found:
+        table.add_row(*(cell_text(row.get(heading)) for heading in SHOWN[kind]))
+    out().print(table if found else f"no {kind} here")
+
+
+def cell_text(value: Any) -> str:
+    """A value in a printed table."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can do, which sources are within reach, what is unsupported here and why."""
+    from bench.doctor import examine
+
+    found = examine()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    machine = found["machine"]
+    gpu = machine["gpu"]["name"] if machine["gpu"] else "no card"
+    print(f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.1f} GiB, {gpu}")
+    print("versions  " + ", ".join(f"{k} {v or 'missing'}" for k, v in found["versions"].items()))
+    print(f"cache     {found['cache']['folder']}; ready: {', '.join(found['cache']['ready']) or 'none'}")
+    print("sources   " + ", ".join(f"{k}: {v or 'no'}" for k, v in found["sources"].items()))
+    for entry in found["unsupported"]:
+        print(f"not here  {entry['what']}: {entry['why']}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserFault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: finished cells are kept, the same command goes on from here", file=sys.stderr)
+        return 130
+    except typer.Exit as ended:
+        return ended.exit_code
+    except Exception as error:
+        # usage errors come from click, or in newer typer from its private copy of it: told apart by what they offer
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,18 @@
+"""Reading what the user asked for: command-line tokens and suite files become a frozen `Suite` and `Settings`."""
+
+from bench.config.load import Request, load, suite_names
+from bench.config.schema import AXES, Budget, DataRef, DataSettings, Settings, Suite, Task, Template
+
+__all__ = [
+    "AXES",
+    "Budget",
+    "DataRef",
+    "DataSettings",
+    "Request",
+    "Settings",
+    "Suite",
+    "Task",
+    "Template",
+    "load",
+    "suite_names",
+]

@@ -1,0 +1,218 @@
+"""What a suite and a run are made of. Everything here is frozen, and what cannot be read is a worded fault."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds")
+Readout = Literal["auto", "head", "verbalizer"]
+Metric = Literal["accuracy", "f1", "matthews"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def safe_name(value: str) -> str:
+    """A name that becomes part of a file name: letters, digits, `_`, `.`, `-`, not starting with a dot."""
+    if not NAME.match(value) or ".." in value:
+        raise ValueError("a name holds letters, digits, '_', '.' and '-' only and starts with a letter or digit")
+    return value
+
+
+def quoted(value: Any) -> Any:
+    """Refuse what YAML 1.1 made of an unquoted word: `no` and `yes` arrive here as booleans."""
+    if isinstance(value, bool):
+        raise ValueError("a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)")
+    return value
+
+
+Word = Annotated[str, BeforeValidator(quoted)]
+
+
+class DataRef(Frozen):
+    """Where a task's rows come from: a hub data set (or its mirror, or our bundled sample), or the user's own folder."""
+
+    hub: str | None = Field(None, description="`org/name` of a hub data set")
+    config: str | None = Field(None, description="the hub data set's configuration, e.g. `sst2`")
+    revision: str | None = Field(None, description="commit of the hub data set")
+    sample: str | None = Field(None, description="file in suites/samples/ to use where neither mirror nor hub is at hand")
+    path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
+
+    @model_validator(mode="after")
+    def one_source(self) -> DataRef:
+        if self.path is not None and (self.hub is not None or self.sample is not None):
+            raise ValueError("a task's data names either 'hub' (with an optional 'sample') or 'path', not both")
+        if self.path is None and self.hub is None and self.sample is None:
+            raise ValueError("a task's data needs 'hub', 'path' or 'sample'")
+        return self
+
+
+class Template(Frozen):
+    """A prompt: `pattern` with `{field}` places, and for each label the word whose probability stands for it."""
+
+    pattern: str = Field(description="text with {field} places; the label's word follows it directly")
+    verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
+
+
+class Splits(Frozen):
+    """Names of splits or slices of one: `train`, `train[:80%]`. Slices are disjoint by text."""
+
+    train: str
+    test: str
+
+
+class Task(Frozen):
+    """One task: rows, columns, labels, prompts and the metric."""
+
+    data: DataRef
+    splits: Splits
+    kind: Literal["classify"] = "classify"
+    columns: dict[str, str] = Field(description="field -> data column; `label` is the label's column, the others are text")
+    labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
+    templates: list[Template] = Field(min_length=1, description="the first one is used")
+    metric: Metric = "accuracy"
+    positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
+    limit: int | None = Field(None, ge=1, description="score only this many test rows: one fixed subset, whatever the seed")
+    model: str | None = Field(None, description="this task's own model instead of the suite's")
+    strategies: dict[str, dict[str, Any] | None] | None = Field(None, description="this task's own strategies")
+    batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
+    sequence: int | None = Field(None, ge=8, description="longest input in tokens, instead of the suite's")
+
+    @model_validator(mode="after")
+    def coherent(self) -> Task:
+        fields = set(self.columns)
+        if "label" not in fields or len(fields) < 2:
+            raise ValueError("columns needs 'label' and at least one text field")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels has a name twice: {self.labels}")
+        if self.positive is not None and self.positive not in self.labels:
+            raise ValueError(f"positive is '{self.positive}', not one of the labels {self.labels}")
+        if self.metric == "f1" and len(self.labels) != 2:
+            raise ValueError(f"metric f1 is for two labels, got {len(self.labels)}; allowed: accuracy, matthews")
+        for template in self.templates:
+            places = set(re.findall(r"\{(\w+)\}", template.pattern))
+            if stray := places - (fields - {"label"}):
+                raise ValueError(f"pattern names {sorted(stray)}, columns has {sorted(fields - {'label'})}")
+            if not places:
+                raise ValueError("pattern has no {field} place, so every item would read the same")
+            if set(template.verbalizer) != set(self.labels):
+                raise ValueError(f"verbalizer has {sorted(template.verbalizer)}, labels has {sorted(self.labels)}")
+            if len(set(template.verbalizer.values())) != len(self.labels) or "" in template.verbalizer.values():
+                raise ValueError("verbalizer words must be different from each other and not empty")
+        return self
+
+    @property
+    def fields(self) -> list[str]:
+        """Text fields in the order the suite wrote them."""
+        return [name for name in self.columns if name != "label"]
+
+
+class Budget(Frozen):
+    """What a cell may read and spend. Exactly one axis binds; the rest are caps (DESIGN 4)."""
+
+    labels: int = Field(128, ge=0, description="distinct labelled target items read for any purpose")
+    train_examples: int | None = Field(None, ge=1, description="examples forwarded in training, repeats counted")
+    train_tokens: int | None = Field(None, ge=1, description="real (non-padding) tokens forwarded in training")
+    train_flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="floating-point operations in training")
+    train_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds of optimizer steps")
+    memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False, description="cap on resident (CPU) or device memory")
+
+    @model_validator(mode="after")
+    def one_axis(self) -> Budget:
+        axes = [a for a in AXES if getattr(self, a) is not None]
+        if len(axes) != 1:
+            raise ValueError(f"exactly one budget axis must bind, got {axes or 'none'}; allowed: one of {', '.join(AXES)}")
+        return self
+
+    @property
+    def axis(self) -> str:
+        """Name of the binding axis."""
+        return next(a for a in AXES if getattr(self, a) is not None)
+
+
+class Suite(Frozen):
+    """What is measured. Every field here can change a result, so all of it is part of a cell's identity."""
+
+    name: str
+    description: str = ""
+    model: list[str] = Field(min_length=1)
+    tasks: dict[str, Task] = Field(min_length=1)
+    strategies: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    budget: Budget
+    readout: Readout = "auto"
+    precision: Precision = "auto"
+    batch: int = Field(8, ge=1, description="rows per optimizer step")
+    sequence: int = Field(256, ge=8, description="longest input in tokens; longer ones lose their front")
+
+    @field_validator("name")
+    @classmethod
+    def plain_name(cls, value: str) -> str:
+        return safe_name(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def shorthand(cls, raw: Any) -> Any:
+        """`model: x` is `[x]`; `seeds: 3` is 0, 1, 2; an empty strategy entry is `{}`."""
+        if not isinstance(raw, dict):
+            return raw
+        raw = dict(raw)
+        if isinstance(raw.get("model"), str):
+            raw["model"] = [part.strip() for part in raw["model"].split(",") if part.strip()]
+        seeds = raw.get("seeds")
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            raw["seeds"] = list(range(seeds))
+        if isinstance(raw.get("strategies"), dict):
+            raw["strategies"] = {k: ({} if v is None else v) for k, v in raw["strategies"].items()}
+        return raw
+
+    @model_validator(mode="after")
+    def distinct(self) -> Suite:
+        for what, values in (("model", self.model), ("seeds", self.seeds)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what} has an entry twice: {values}")
+        for name in (*self.tasks, *self.strategies):
+            safe_name(name)
+        return self
+
+
+class DataSettings(Frozen):
+    """Which of the possible sources serves the tasks of this run."""
+
+    source: Literal["auto", "mirror", "hub", "sample"] = "auto"
+    mirror: str | None = Field(None, description="folder laid out <org>/<name>/<config>/<split>.parquet")
+
+
+class RunSettings(Frozen):
+    """How long and under which name."""
+
+    name: str | None = Field(None, description="folder under results/; by default the suite's name")
+    cell_seconds: float = Field(3600.0, gt=0, description="a cell running longer becomes the outcome `timeout`")
+
+    @field_validator("name")
+    @classmethod
+    def plain_name(cls, value: str | None) -> str | None:
+        return value if value is None else safe_name(value)
+
+
+class Settings(Frozen):
+    """How a run is carried out, never what is measured: no field here is part of a cell's identity."""
+
+    data: DataSettings = Field(default_factory=DataSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+    results_dir: str = "results"
+    reports_dir: str = "reports"
+    adapters_path: str | None = Field(None, description="a further folder of strategy files (foreign code: named in records)")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    executor: Literal["local"] = "local"
+    threads: int | None = Field(None, ge=1, description="CPU threads of a cell; by default every core this process may use")
+    keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
+    rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

@@ -1,0 +1,174 @@
+"""The warm process: imports the stack once, maps base weights, and forks one child a cell.
+
+Rules that make the fork safe (DESIGN 5 and 9): one thread only, no CUDA call, no tokenising and no conversion here.
+Orders come in as one JSON line each on standard input; events go out as JSON lines on the original standard output.
+Where fork is missing or unsafe (Windows, macOS) a fresh process serves every cell instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.models.base import Base
+    from bench.plan import Job
+
+UNWRITABLE = 28
+"""Exit code of a child that could not write its record (ENOSPC and kin)."""
+
+
+def can_fork() -> bool:
+    """Fork exists and is safe here; `BENCH_START_METHOD=spawn` turns it off."""
+    return hasattr(os, "fork") and sys.platform == "linux" and os.environ.get("BENCH_START_METHOD", "fork") == "fork"
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing behind (Linux)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died between the two calls
+        os._exit(1)
+
+
+class Events:
+    """JSON lines to the launcher, on a descriptor no library prints to."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """One line, written whole (shorter than a pipe's atomic size)."""
+        os.write(self.descriptor, (json.dumps({"event": event, **fields}) + "\n").encode())
+
+
+class Models:
+    """The base model held for the coming cells; one at a time, so that a run over several models fits in memory."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, str] | None = None
+        self.base: Base | None = None
+        self.error: Exception | None = None
+
+    def hold(self, model: str, precision: str) -> None:
+        """Load the model unless it is the one held. An error is kept and raised where the cell asks for the model."""
+        if self.key == (model, precision):
+            return
+        from bench.models.base import load_base
+        from bench.models.cache import ensure
+        from bench.models.catalog import parse
+        from bench.worker import DTYPES
+
+        self.key, self.base, self.error = (model, precision), None, None
+        try:
+            ref = parse(model)
+            self.base = load_base(ref, ensure(ref), DTYPES[precision])
+        except Exception as error:  # told by the cell's record, with its reason
+            self.error = error
+
+    def get(self) -> Base:
+        """The model held, or the error it ended in."""
+        if self.base is None:
+            raise self.error or RuntimeError("no model held")
+        return self.base
+
+
+def threads() -> int:
+    """Threads of this process as the kernel counts them; Python's own count where it does not tell."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
+
+
+def redirect_to_log(job: Job) -> None:
+    """From here on all output of this process is the cell's log.txt."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
+    """Run the cell in this process; the exit code."""
+    from bench.worker import run_cell
+
+    last = [-1.0]
+
+    def tell(phase: str, share: float) -> None:
+        if phase != "adapt" or share - last[0] >= 0.02 or share >= 1:
+            last[0] = share
+            events.emit("progress", phase=phase, share=round(share, 3))
+
+    redirect_to_log(job)
+    return UNWRITABLE if run_cell(job, load, tell) else 0
+
+
+def fork_one(job: Job, models: Models, events: Events) -> int:
+    """Fork a child for the cell and wait for it; its wait status as a return code (negative: the signal)."""
+    models.hold(job.model, job.cell.precision)
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            die_with_parent()
+            os.setpgrp()  # so that whatever the cell starts can be ended with it
+            code = serve_one(job, models.get, events)
+        except OSError:
+            code = UNWRITABLE
+        finally:
+            os._exit(code)
+    events.emit("started", pid=pid)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def spawn_one(line: str, events: Events) -> int:
+    """A fresh process for the cell, where fork is missing."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench.host", "--one"], stdin=subprocess.PIPE, stdout=events.descriptor, text=True
+    )
+    events.emit("started", pid=child.pid)
+    child.communicate(line)
+    return child.returncode
+
+
+def main(arguments: list[str]) -> int:
+    """Serve orders until standard input ends; with `--one`, serve the single order on it in this very process."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    events = Events(os.dup(1))
+    os.dup2(2, 1)
+    from bench.plan import Job
+
+    if "--one" in arguments:
+        job = Job.model_validate_json(sys.stdin.read())
+        models = Models()
+        models.hold(job.model, job.cell.precision)
+        return serve_one(job, models.get, events)
+    forks = can_fork()
+    if forks:
+        import peft  # noqa: F401  # seconds of imports, paid once here instead of in every cell
+        import sklearn.linear_model  # noqa: F401
+
+        import bench.worker  # noqa: F401
+    events.emit("ready", threads=threads(), start_method="fork" if forks else "spawn")
+    models = Models()
+    for line in sys.stdin:
+        code = fork_one(Job.model_validate_json(line), models, events) if forks else spawn_one(line, events)
+        events.emit("ended", code=code, threads=threads())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

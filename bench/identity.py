@@ -1,0 +1,57 @@
+"""What makes two cells the same: everything that can change a result, and nothing else.
+
+Paths, host, commit and folders are not part of it. The digest of our code is kept in the record beside it, so
+that cells measured by other code are kept, counted and marked, not silently mixed or thrown away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cache
+from typing import Any
+
+from bench.config.schema import Task
+from bench.places import PACKAGE, bundled
+
+NUMERICS = 1
+"""Version number of our numerics: raised when a change of ours changes results on purpose."""
+
+# Parts of the package that only show, list or launch: changing them cannot change a number in a record.
+PRESENTATION = ("report", "cli.py", "live.py", "doctor.py", "listing.py", "__main__.py")
+
+
+def digest(data: Any, length: int = 64) -> str:
+    """Hex SHA-256 of JSON with sorted keys."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def task_digest(task: Task) -> str:
+    """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
+    return digest(task.model_dump(mode="json", exclude={"data", "model", "strategies", "batch", "sequence"}), 16)
+
+
+def cell_id(task: str, strategy: str, seed: int, identity: dict[str, Any]) -> str:
+    """`task-strategy-s{seed}-{hash8}`; the hash covers `identity`, which the planner builds."""
+    return f"{slug(task)}-{slug(strategy)}-s{seed}-{digest(identity, 8)}"
+
+
+def slug(name: str) -> str:
+    """A name as part of a folder name."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name)
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the source files that can change a measurement: the engine and the bundled strategies."""
+    total = hashlib.sha256()
+    for root in (PACKAGE, bundled("adapters")):
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root)
+            if root == PACKAGE and (relative.parts[0] in PRESENTATION or relative.parts[0].startswith("_adapters")):
+                continue
+            total.update(f"{relative.as_posix()}\0".encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()[:16]

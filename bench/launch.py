@@ -1,0 +1,298 @@
+"""The launcher: runs the planned cells in children of a warm process and sees to it that each gets an outcome.
+
+It never imports torch. It watches time and resident memory from outside, because a process that runs out of memory
+cannot be trusted to say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from bench.errors import UserFault
+from bench.host import UNWRITABLE
+from bench.measure.environment import environment
+from bench.models.catalog import parse
+from bench.plan import Job
+from bench.records import DataInfo, Outcome, Result, Status, read_result, write_record
+
+WATCH_SECONDS = 0.05
+"""How often time and memory of the running cell are looked at."""
+GIB = 2**30
+
+
+class Show(Protocol):
+    """Who is told how the run goes."""
+
+    def begin(self, job: Job) -> None: ...
+
+    def progress(self, job: Job, phase: str, share: float) -> None: ...
+
+    def end(self, job: Job, result: Result) -> None: ...
+
+
+@dataclass
+class Ending:
+    """How a cell's process ended, as seen from outside."""
+
+    code: int
+    """Exit code; negative: the signal that ended it."""
+    reason: str | None = None
+    status: Status | None = None
+    """Set where the launcher ended it itself."""
+
+
+@dataclass
+class Host:
+    """The warm process and its events."""
+
+    log: Path
+    process: subprocess.Popen[str] | None = None
+    events: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
+    started: dict[str, Any] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the process unless it is alive."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.events = queue.Queue()
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.host"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **host_environment()},
+            )
+        threading.Thread(target=self._listen, args=(self.process, self.events), daemon=True).start()
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], events: queue.Queue[dict[str, Any]]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                events.put(json.loads(line))
+            except json.JSONDecodeError:  # a foreign library wrote to the descriptor: not an event
+                continue
+        events.put({"event": "gone"})
+
+    def send(self, job: Job) -> None:
+        """Order one cell."""
+        self.start()
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(job.model_dump_json() + "\n")
+        self.process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the process and whatever it still runs."""
+        if self.process is None:
+            return
+        for child in children(self.process.pid):
+            kill(child)
+        kill(self.process.pid)
+        self.process.wait()
+
+
+def host_environment() -> dict[str, str]:
+    """What keeps the warm process single-threaded and off CUDA, and this package importable in it."""
+    here = str(Path(__file__).resolve().parent.parent)
+    return {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_DEACTIVATE_ASYNC_LOAD": "1",
+        "HF_HUB_OFFLINE": "1",  # everything was fetched before; nothing may reach out inside a measured cell
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p),
+    }
+
+
+def children(pid: int) -> list[int]:
+    """Process ids below `pid`."""
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it is still there; on Windows, terminate."""
+    try:
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def oom_kills() -> int:
+    """Kills for want of memory the kernel counted in our control group; 0 where it does not tell."""
+    total = 0
+    for path in (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control")):
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return total
+
+
+class Launcher:
+    """Runs jobs one after another."""
+
+    def __init__(self, run_dir: Path, cell_seconds: float, show: Show) -> None:
+        self.run_dir, self.cell_seconds, self.show = run_dir, cell_seconds, show
+        self.host = Host(run_dir / "host.log")
+
+    def run(self, job: Job) -> Result:
+        """Run one cell to its outcome. Raises `UserFault` where its record cannot be written."""
+        folder = Path(job.folder)
+        make_room(folder)
+        self.show.begin(job)
+        kills = oom_kills()
+        try:
+            self.host.send(job)
+            ending = self.watch(job)
+        except BrokenPipeError:
+            ending = Ending(-9, "the warm process ended before the cell began; it is started again for the next one")
+        except KeyboardInterrupt:
+            self.host.stop()
+            self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
+            raise
+        if ending.code == UNWRITABLE and ending.status is None:
+            raise UserFault(f"cannot write into {folder.parent}: {log_end(folder)}; finished cells are intact")
+        if not (folder / "result.json").is_file() or ending.status is not None:
+            status, reason = self.judge(ending, folder, oom_kills() > kills)
+            self.write(job, status, reason)
+        result = read_result(folder / "result.json")
+        self.show.end(job, result)
+        return result
+
+    def watch(self, job: Job) -> Ending:
+        """Wait for the cell's end; end it where it overruns its time or memory."""
+        pid: int | None = None
+        begun = time.monotonic()
+        while True:
+            try:
+                event = self.host.events.get(timeout=WATCH_SECONDS)
+            except queue.Empty:
+                event = {}
+            kind = event.get("event")
+            if kind == "started":
+                pid, begun = event["pid"], time.monotonic()
+            elif kind == "progress":
+                self.show.progress(job, event["phase"], event["share"])
+            elif kind == "ready":
+                self.host.started = event
+            elif kind == "ended":
+                return Ending(event["code"])
+            elif kind == "gone":
+                return Ending(-9, "the warm process died; it is started again for the next cell")
+            if pid is not None and (stop := self.overrun(job, pid, time.monotonic() - begun)) is not None:
+                self.end_cell(pid)
+                return stop
+
+    def overrun(self, job: Job, pid: int, seconds: float) -> Ending | None:
+        """The ending the launcher must bring about now, if any."""
+        if seconds > self.cell_seconds:
+            return Ending(
+                -9,
+                f"still running after {self.cell_seconds:g} s: raise run.cell_seconds and use rerun=failed",
+                Status.timeout,
+            )
+        cap = job.memory_gib
+        if cap is None or job.cell.device != "cpu":
+            return None
+        try:
+            held = psutil.Process(pid).memory_info().rss
+        except psutil.NoSuchProcess:
+            return None
+        if held <= cap * GIB:
+            return None
+        reason = f"resident memory reached {held / GIB:.2f} GiB, over the cap of {cap:g} GiB: raise budget.memory_gib, "
+        return Ending(-9, reason + "or lower batch or sequence", Status.out_of_memory)
+
+    def end_cell(self, pid: int) -> None:
+        """Kill the cell with everything it started, and wait until the warm process has noticed."""
+        for child in [*children(pid), pid]:
+            kill(child)
+        while True:
+            try:
+                if self.host.events.get(timeout=10).get("event") in ("ended", "gone"):
+                    return
+            except queue.Empty:
+                return
+
+    def judge(self, ending: Ending, folder: Path, kernel_killed: bool) -> tuple[Status, str]:
+        """Outcome and reason of a cell that left no record."""
+        if ending.status is not None and ending.reason is not None:
+            return ending.status, ending.reason
+        if kernel_killed:
+            return Status.out_of_memory, "the kernel killed it for want of memory: lower batch or sequence, or use a larger machine"
+        tail = f"; the log ends: {log_end(folder)}" if log_end(folder) else ""
+        if ending.reason is not None:
+            return Status.error, ending.reason + tail
+        if ending.code < 0:
+            name = signal.Signals(-ending.code).name
+            return Status.error, f"its process was killed from outside ({name}); it runs again next time{tail}"
+        return Status.error, f"its process ended with exit code {ending.code} and wrote no record{tail}"
+
+    def write(self, job: Job, status: Status, reason: str) -> None:
+        """The record of a cell that could not write its own."""
+        located = job.located
+        result = Result(
+            cell=job.cell,
+            outcome=Outcome(status=status, reason=reason),
+            data=DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels),
+            model_note=parse(job.model).note or None,
+            environment=environment(job.threads),
+        )
+        try:
+            write_record(Path(job.folder) / "result.json", result)
+        except OSError as error:
+            raise UserFault(f"cannot write into {job.folder}: {error.strerror}; finished cells are intact") from None
+
+    def stop(self) -> None:
+        """End the warm process."""
+        self.host.stop()
+
+
+def make_room(folder: Path) -> None:
+    """An empty folder for the cell; what a former attempt left goes, a damaged record is kept aside."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in ("result.json", "predictions.parquet", "log.txt"):
+            (folder / old).unlink(missing_ok=True)
+        shutil.rmtree(folder / "adapted", ignore_errors=True)
+    except OSError as error:
+        raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged record, so that it can be looked at and its cell runs again."""
+    damaged = folder / "result.json"
+    aside = folder / f"result.damaged-{int(time.time())}.json"
+    os.replace(damaged, aside)
+    return aside
+
+
+def log_end(folder: Path, characters: int = 300) -> str:
+    """The last words of a cell's log, in one line."""
+    path = folder / "log.txt"
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return " ".join(text[-4 * characters :].split())[-characters:]

@@ -1,0 +1,69 @@
+"""What there is: strategies, suites, models, cards. Plain rows for tables and `--json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import registry
+from bench.config.load import read_suite_file, suite_file, suite_names
+from bench.errors import unknown
+from bench.models.catalog import known_models
+
+KINDS = ("strategies", "suites", "models", "gpus")
+
+
+def strategies(adapters_path: str | None = None) -> list[dict[str, Any]]:
+    """Every strategy with family, what trains, readouts, options and paper."""
+    rows = [
+        {
+            "name": name,
+            "family": s.family,
+            "trains": s.trains,
+            "readouts": list(s.readouts),
+            "options": {k: f.get_default() for k, f in s.Options.model_fields.items()},
+            "paper": s.paper,
+        }
+        for name, s in registry.load(adapters_path).items()
+    ]
+    return sorted(rows, key=lambda row: (str(row["family"]), str(row["name"])))
+
+
+def suites() -> list[dict[str, Any]]:
+    """Every bundled suite with its description, models, tasks and strategies."""
+    rows = []
+    for name in suite_names():
+        raw = read_suite_file(suite_file(name))
+        rows.append(
+            {
+                "name": name,
+                "description": raw.get("description", ""),
+                "model": raw.get("model"),
+                "tasks": list(raw.get("tasks") or {}),
+                "strategies": list(raw.get("strategies") or {}),
+            }
+        )
+    return rows
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The card of this machine, if any; named target cards do not exist in this version."""
+    from bench.measure import card
+
+    described = card.describe()
+    return [] if described is None else [described]
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """Rows of `list <kind>`. Raises `UserFault` for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown("kind to list", kind, KINDS)
+    return {"strategies": strategies, "suites": suites, "models": known_models, "gpus": gpus}[kind]()
+
+
+SHOWN = {
+    "strategies": ("name", "family", "trains", "paper"),
+    "suites": ("name", "description", "tasks", "strategies"),
+    "models": ("name", "what", "licence", "parameters"),
+    "gpus": ("name", "memory_bytes", "compute_capability"),
+}
+"""Columns of the printed tables; `--json` has everything."""

@@ -1,0 +1,156 @@
+"""What is shown while cells run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from bench.plan import Job, like
+from bench.records import Result, Status
+
+STYLES = {Status.ok: "green", Status.unsupported: "yellow", Status.diverged: "yellow", Status.error: "red"}
+
+
+def clock(seconds: float | None) -> str:
+    """`3:07` or `1:02:07`; `?` for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def verdict(result: Result) -> str:
+    """A cell's end in a few words: its score with interval, or what happened."""
+    if result.outcome.status != Status.ok or not result.scores:
+        return f"{result.outcome.status}: {result.outcome.reason}"
+    score = result.scores[result.cell.metric]
+    spread = f" [{score.low:.3f}, {score.high:.3f}]" if score.low is not None and score.high is not None else ""
+    return f"{result.cell.metric} {score.value:.3f}{spread}"
+
+
+def name_of(job: Job) -> str:
+    """Task, strategy and seed; the model too where it is not obvious from the run."""
+    return f"{job.cell.task} {job.cell.strategy} s{job.cell.seed}"
+
+
+class Clock:
+    """How long the rest will take: earlier cells of the same kind first, then this run's mean."""
+
+    def __init__(self, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
+        self.waiting, self.earlier = list(jobs), dict(earlier)
+        self.by_strategy: dict[str, list[float]] = defaultdict(list)
+        self.seconds: list[float] = []
+        self.begun = time.monotonic()
+
+    def begin(self) -> None:
+        """A cell starts."""
+        self.begun = time.monotonic()
+
+    def end(self, job: Job) -> float:
+        """A cell ended; its seconds."""
+        seconds = time.monotonic() - self.begun
+        self.waiting = [j for j in self.waiting if j.cell.id != job.cell.id]
+        self.by_strategy[job.cell.strategy].append(seconds)
+        self.seconds.append(seconds)
+        return seconds
+
+    def left(self) -> float | None:
+        """Seconds left; None while nothing is known."""
+        total = 0.0
+        for job in self.waiting:
+            known = self.by_strategy.get(job.cell.strategy)
+            expected = statistics.mean(known) if known else self.earlier.get(like(job.cell))
+            if expected is None and not self.seconds:
+                return None
+            total += expected if expected is not None else statistics.mean(self.seconds)
+        return total
+
+
+class Plain:
+    """A line when a cell ends."""
+
+    def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
+        self.console, self.total, self.clock = console, len(jobs), Clock(jobs, earlier)
+        self.done = 0
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin(self, job: Job) -> None:
+        self.clock.begin()
+
+    def progress(self, job: Job, phase: str, share: float) -> None:
+        pass
+
+    def end(self, job: Job, result: Result) -> None:
+        seconds = self.clock.end(job)
+        self.done += 1
+        left = f", {clock(self.clock.left())} left" if self.done < self.total else ""
+        line = f"[{self.done}/{self.total}] {name_of(job)}: {verdict(result)} ({clock(seconds)}{left})"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Table_:
+    """The live table: finished cells of the current task, the running one with its progress, time left."""
+
+    def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
+        self.jobs, self.clock = jobs, Clock(jobs, earlier)
+        self.results: dict[str, tuple[Result, float]] = {}
+        self.current: tuple[Job, str, float] | None = None
+        self.live = Live(console=console, refresh_per_second=4, get_renderable=self.table)
+
+    def __enter__(self) -> Table_:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *arguments: object) -> None:
+        self.current = None
+        self.live.__exit__(*arguments)  # type: ignore[arg-type]
+
+    def begin(self, job: Job) -> None:
+        self.clock.begin()
+        self.current = (job, "load", 0.0)
+
+    def progress(self, job: Job, phase: str, share: float) -> None:
+        self.current = (job, phase, share)
+
+    def end(self, job: Job, result: Result) -> None:
+        self.results[job.cell.id] = (result, self.clock.end(job))
+        self.current = None
+
+    def shown(self) -> list[Job]:
+        """The last finished cells and the next ones, as many as fit a screen."""
+        first = max(0, min(len(self.results) - 12, len(self.jobs) - 18))
+        return self.jobs[first : first + 18]
+
+    def table(self) -> Table:
+        title = f"{len(self.results)} of {len(self.jobs)} cells, {clock(self.clock.left())} left"
+        table = Table(title=title, title_justify="left", expand=False)
+        for heading in ("model", "task", "strategy", "seed", "outcome", "time"):
+            table.add_column(heading, overflow="fold")
+        for job in self.shown():
+            cell = job.cell
+            state, style, took = "waiting", "dim", ""
+            if job.cell.id in self.results:
+                result, seconds = self.results[job.cell.id]
+                state, style, took = verdict(result), STYLES.get(result.outcome.status, "red"), clock(seconds)
+            elif self.current is not None and self.current[0].cell.id == cell.id:
+                _, phase, share = self.current
+                state, style = f"{phase} {share:.0%}" if phase == "adapt" else phase, "bold"
+                took = clock(time.monotonic() - self.clock.begun)
+            table.add_row(cell.model, cell.task, cell.strategy, str(cell.seed), state, took, style=style)
+        return table
+
+
+def make(console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> Plain | Table_:
+    """The live table on a terminal, lines elsewhere."""
+    return (Table_ if console.is_terminal else Plain)(console, jobs, earlier)

@@ -1,0 +1,1 @@
+"""What a cell costs: time, memory by phase, FLOPs, and the machine it ran on."""

@@ -1,0 +1,85 @@
+"""`python -m bench.models.convert GGUF OUT`: a quantised GGUF becomes fp32 safetensors and a fast tokenizer, once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserFault
+
+# llama.cpp's names for vocabularies whose merges were learned with every digit on its own (llama-vocab.cpp), which
+# transformers 5.23 does not know: without the digit split two blanks before a number give other tokens.
+DIGITS = ("smollm", "starcoder", "refact", "codeshell")
+PLAIN = ("gpt-2",)
+
+
+def convert(gguf: Path, out: Path) -> None:
+    """Write the model of `gguf` to the folder `out`: dequantised fp32 weights, config, generation config, tokenizer.
+
+    Raises `UserFault` where transformers cannot read the architecture or the way text is split is not known.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    split = _split(gguf)
+    where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
+    try:
+        # dequantize: the default keeps a quantizer on the model, which then neither trains nor saves.
+        config = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, quantization_config=config, **where
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserFault(f"transformers cannot read {gguf.name}: {error}") from None
+    if split == "digits":
+        _split_digits(tokenizer)
+    model.config._name_or_path = ""  # else the file's internal title would pose as a repository
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _split(gguf: Path) -> str:
+    """`digits` or `as read`: how text is cut before the merges apply. An unknown way is refused, not guessed."""
+    from gguf import GGUFReader
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    fields = GGUFReader(str(gguf)).fields
+    model, pre = (fields[k].contents() if k in fields else None for k in ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
+    if pre in DIGITS:
+        return "digits"
+    known = sorted({*DIGITS, *PLAIN, *GGUF_PRE_TOKENIZER_SPLITS})
+    if model == "gpt2" and pre not in known:
+        raise UserFault(f"{gguf.name} splits text in a way not known here ('{pre}'); allowed: {', '.join(known)}")
+    return "as read"
+
+
+def _split_digits(tokenizer: Any) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = Sequence(
+        [Digits(individual_digits=True), ByteLevel(add_prefix_space=False, use_regex=True)]
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0, or 2 with one worded line on stderr."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in the file
+    try:
+        if len(arguments) != 2:
+            raise UserFault(f"convert needs GGUF and OUT, got {len(arguments)} arguments")
+        convert(Path(arguments[0]).absolute(), Path(arguments[1]))
+    except UserFault as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

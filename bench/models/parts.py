@@ -1,0 +1,95 @@
+"""The parts of a loaded model that strategies and readouts need, by the same names for every family."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import torch
+from torch import nn
+
+from bench.models.base import Base
+
+Pooling = Literal["last", "mean", "first"]
+
+
+def backbone(base: Base) -> nn.Module:
+    """The model without its LM head: ids to hidden states, (rows, tokens, width). T5: its encoder."""
+    module = base.module
+    if base.kind == "seq2seq":
+        inner = module.get_encoder()
+    elif base.kind == "encoder":
+        inner = module
+    else:
+        inner = module.base_model
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def output_head(base: Base) -> nn.Module:
+    """The LM head: hidden states to logits over the vocabulary."""
+    head = base.module.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    return head
+
+
+def blocks(module: nn.Module) -> nn.ModuleList:
+    """The stack of transformer blocks: the longest module list (of a T5 model, its encoder's, which comes first)."""
+    stacks = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len)
+
+
+def final_norm(module: nn.Module) -> nn.Module | None:
+    """The norm after the last block, where the family has one (GPT-2, Llama, T5)."""
+    for name in ("norm", "ln_f", "final_layer_norm"):
+        if isinstance(found := getattr(module, name, None), nn.Module):
+            return found
+    return None
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers inside transformer blocks by full name; GPT-2's `Conv1D` is a linear layer stored transposed."""
+    stacks = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
+    inside = {id(layer) for stack in stacks for layer in stack.modules()}
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if id(layer) in inside and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Conv1D")
+    }
+
+
+def count(parameters: list[nn.Parameter]) -> int:
+    """Number of scalars; a parameter listed twice (tied weights) counts once."""
+    return sum({id(p): p.numel() for p in parameters}.values())
+
+
+def freeze(module: nn.Module) -> None:
+    """No parameter of `module` takes a gradient."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+
+
+def pooling(base: Base) -> Pooling:
+    """How the family makes one vector of a text: decoders the last real token, sentence encoders as their own
+    pooling file says, BERT and RoBERTa their first token, T5 the mean of its encoder."""
+    if base.kind == "causal":
+        return "last"
+    declared = base.folder / "1_Pooling" / "config.json" if base.folder is not None else None
+    if declared is not None and declared.is_file():
+        return "mean" if json.loads(declared.read_text()).get("pooling_mode_mean_tokens") else "first"
+    return "mean" if base.kind == "seq2seq" else "first"
+
+
+def pool(how: Pooling, hidden: torch.Tensor, lengths: torch.Tensor, padded: int) -> torch.Tensor:
+    """One vector a row, (rows, width), from hidden states (rows, virtual + padded, width).
+
+    `lengths` are real tokens a row, right-padded to `padded`; virtual prompt tokens come before them.
+    """
+    hidden = hidden[:, hidden.shape[1] - padded :]
+    lengths = lengths.to(hidden.device)
+    if how == "last":
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
+    if how == "first":
+        return hidden[:, 0]
+    mask = (torch.arange(padded, device=hidden.device)[None, :] < lengths[:, None]).unsqueeze(-1).to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1)

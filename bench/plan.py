@@ -1,0 +1,219 @@
+"""From a request to the cells to run: every (model, task, strategy, seed) with its identity, and nothing loaded."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench import identity, registry
+from bench.config import Request, Suite, Task
+from bench.data.rows import read
+from bench.data.sources import Located, choose_source, locate
+from bench.errors import UserFault
+from bench.measure import card
+from bench.models.catalog import ModelRef, parse
+from bench.models.kinds import kind_of, public_name
+from bench.records import CellInfo, Predicted, Record, Result, Status, read_result
+from bench.registry import Variant
+from bench.strategy import Strategy
+
+NO_PREDICTION = "memory and FLOPs are not predicted by this version"
+
+
+class Job(Record):
+    """All a worker needs to run one cell. It travels as JSON; paths in it never reach a record."""
+
+    cell: CellInfo
+    task: Task
+    options: dict[str, Any]
+    located: dict[str, Any]
+    model: str
+    """The model as the user named it; for a local folder this is a path, which the cell does not hold."""
+    folder: str
+    """Where the record goes."""
+    adapters_path: str | None = None
+    threads: int | None = None
+    keep_adapters: bool = True
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: its source, jobs in order, and the models they need."""
+
+    source: str
+    jobs: list[Job]
+    models: dict[str, ModelRef]
+
+
+def device_type(asked: str) -> Literal["cpu", "cuda"]:
+    """`cuda` where a card is visible to the driver, unless asked otherwise. Raises `UserFault` where asked for in vain."""
+    present = card.describe() is not None
+    if asked == "cuda" and not present:
+        raise UserFault("device=cuda, but the driver shows no card; allowed here: cpu, auto")
+    return "cuda" if present and asked != "cpu" else "cpu"
+
+
+def precision_of(asked: str, device: str) -> str:
+    """fp32 on a CPU; on a card bf16 where it has it (compute capability 8.0 on), else fp16."""
+    if asked != "auto":
+        return asked
+    described = card.describe() if device == "cuda" else None
+    if described is None:
+        return "fp32"
+    return "bf16" if float(described["compute_capability"]) >= 8.0 else "fp16"
+
+
+def make(request: Request) -> Planned:
+    """Resolve strategies, models and data, and lay out every cell. Raises `UserFault`; writes nothing."""
+    suite, settings = request.suite, request.settings
+    strategies = registry.load(settings.adapters_path)
+    variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
+    models = {spec: parse(spec) for spec in models_of(suite)}
+    source = choose_source(suite.tasks, settings.data)
+    located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
+    for name, task in suite.tasks.items():
+        read(name, task, located[name])  # missing columns and unknown labels are told now, before anything runs
+    device = device_type(settings.device)
+    jobs = []
+    for name, task in suite.tasks.items():
+        for spec in [task.model] if task.model else suite.model:
+            assert spec is not None
+            for variant in variants[name]:
+                seeds = suite.seeds if variant.strategy.seeded(variant.options) else suite.seeds[:1]
+                for seed in seeds:
+                    cell = cell_info(request, name, models[spec], variant, seed, device, located[name])
+                    jobs.append(make_job(request, cell, models[spec], task, variant, located[name]))
+    return Planned(source, jobs, models)
+
+
+def models_of(suite: Suite) -> list[str]:
+    """Every model some task uses, in order."""
+    specs = [*(suite.model if any(t.model is None for t in suite.tasks.values()) else [])]
+    specs += [t.model for t in suite.tasks.values() if t.model is not None]
+    return list(dict.fromkeys(specs))
+
+
+def task_variants(suite: Suite, task: Task, strategies: dict[str, Strategy]) -> list[Variant]:
+    """The strategies of a task: its own where it names some, else the suite's."""
+    entries = suite.strategies if task.strategies is None else task.strategies
+    return [registry.variant(name, raw or {}, strategies) for name, raw in entries.items()]
+
+
+def readout_of(suite: Suite, model: ModelRef, variant: Variant) -> str:
+    """The readout a cell will use: the option's, else the suite's, else the first the strategy has that the model
+    allows (a head where there is no LM head that continues text). What cannot work is found by the worker."""
+    for asked in (variant.options.readout, suite.readout):
+        if asked != "auto" and (asked in variant.strategy.readouts or variant.options.readout == asked):
+            return asked
+    allowed = ("verbalizer", "head") if kind_of(model) in ("causal", "seq2seq") else ("head", "verbalizer")
+    return next(readout for readout in allowed if readout in variant.strategy.readouts)
+
+
+def cell_info(
+    request: Request, name: str, model: ModelRef, variant: Variant, seed: int, device: str, located: Located
+) -> CellInfo:
+    """A cell's identity in full, its id derived from everything that can change its result."""
+    suite, task = request.suite, request.suite.tasks[name]
+    options = variant.options.model_dump(mode="json")
+    budget = {k: v for k, v in suite.budget.model_dump(mode="json").items() if v is not None}
+    measured: dict[str, Any] = {
+        "base_strategy": variant.strategy.name,
+        "readout": readout_of(suite, model, variant),
+        "metric": task.metric,
+        "seed": seed,
+        "options": options,
+        "budget": budget,
+        "precision": precision_of(suite.precision, device),
+        "device": device,
+        "batch": task.batch or suite.batch,
+        "sequence": task.sequence or suite.sequence,
+        "limit": task.limit,
+        "model_fingerprint": model.fingerprint(),
+        "task_digest": identity.task_digest(task),
+        "numerics": identity.NUMERICS,
+    }
+    return CellInfo(
+        id=identity.cell_id(name, variant.name, seed, {**measured, "data": located.fingerprint}),
+        suite=suite.name,
+        model=public_name(model),
+        task=name,
+        strategy=variant.name,
+        family=variant.strategy.family,
+        seeded=variant.strategy.seeded(variant.options),
+        **measured,
+    )
+
+
+def make_job(request: Request, cell: CellInfo, model: ModelRef, task: Task, variant: Variant, located: Located) -> Job:
+    """The worker's order for a cell."""
+    settings = request.settings
+    return Job(
+        cell=cell,
+        task=task,
+        model=model.spec,
+        options=variant.options.model_dump(mode="json"),
+        located={
+            "source": located.source,
+            "files": {k: [str(Path(p).resolve()) for p in v] for k, v in located.files.items()},
+            "fingerprint": located.fingerprint,
+        },
+        folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),
+        adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
+        threads=settings.threads,
+        keep_adapters=settings.keep_adapters,
+        memory_gib=request.suite.budget.memory_gib,
+    )
+
+
+def finished(job: Job, rerun: str, code: str) -> tuple[bool, str | None]:
+    """Whether a cell's record stands, and a remark where it was damaged.
+
+    `error` and `interrupted` run again; `out_of_memory` under a larger memory cap is another cell (the cap is part of
+    its identity), `timeout` runs again where `run.cell_seconds` grew, which the launcher tells by `rerun=failed`.
+    """
+    path = Path(job.folder) / "result.json"
+    if not path.is_file():
+        return False, None
+    try:
+        result = read_result(path)
+    except (ValueError, OSError) as error:
+        return False, str(error)
+    status = result.outcome.status
+    if status in (Status.error, Status.interrupted) or rerun == "all":
+        return False, None
+    if rerun == "failed" and status != Status.ok:
+        return False, None
+    return not (rerun == "changed" and result.environment.get("code_digest") != code), None
+
+
+def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...], float]:
+    """Median wall seconds of finished cells recorded on this machine, by (model, task, strategy, device, precision)."""
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for path in sorted(results_dir.glob("*/*/result.json")):
+        try:
+            result = read_result(path)
+        except (ValueError, OSError):
+            continue
+        if result.outcome.status == Status.ok and result.environment.get("machine", {}).get("id") == machine_id:
+            seconds.setdefault(like(result.cell), []).append(total_seconds(result))
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def like(cell: CellInfo) -> tuple[str, ...]:
+    """Cells with this key in common are expected to take about as long."""
+    return (cell.model, cell.task, cell.base_strategy, cell.device, cell.precision, identity.digest(cell.budget, 8), str(cell.limit))
+
+
+def total_seconds(result: Result) -> float:
+    """All phases of a record, seconds."""
+    return sum(phase.seconds for phase in result.phases.values())
+
+
+def predicted(cell: CellInfo, earlier: dict[tuple[str, ...], float]) -> Predicted:
+    """What is known beforehand: seconds from earlier records of this machine, nothing else yet."""
+    seconds = earlier.get(like(cell))
+    reason = NO_PREDICTION + ("" if seconds is not None else "; no earlier record of this cell's kind on this machine")
+    return Predicted(seconds=seconds, reason=reason)

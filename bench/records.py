@@ -1,0 +1,302 @@
+"""The record of a cell: the product of this harness. One frozen tree, one docstring a field.
+
+Absent is `None` and is printed "not measured"; never -1, 0.0 or an empty string.
+Times are seconds, sizes are bytes, and lengths are tokens throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import UserFault
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of everything that goes to disk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Status(StrEnum):
+    """How a cell ended. `error` and `interrupted` run again; the rest stand."""
+
+    ok = "ok"
+    out_of_memory = "out_of_memory"
+    unsupported = "unsupported"
+    diverged = "diverged"
+    timeout = "timeout"
+    error = "error"
+    interrupted = "interrupted"
+
+
+class Outcome(Record):
+    """How a cell ended, and in a sentence why and what to do."""
+
+    status: Status
+    reason: str | None = None
+    """Why it ended so and what to do about it; None where it is `ok`."""
+
+
+class Score(Record):
+    """One metric over the test items, with a 95% interval over items (it describes one trained model)."""
+
+    value: float
+    low: float | None = None
+    """Lower end of the 95% interval; None where it cannot be computed."""
+    high: float | None = None
+    """Upper end of the 95% interval."""
+    n: int
+    """Test items scored."""
+    chance: float
+    """Best value any constant answer reaches on these items, in this metric."""
+    interval: str | None = None
+    """How the interval was made: `wilson`, `bca`, `percentile`."""
+
+
+class Parameters(Record):
+    """Sizes of the adapted model."""
+
+    trainable: int
+    """Parameters a gradient or a solver changed."""
+    total: int
+    """Parameters of base and addition together; tied weights count once."""
+    stored_bytes: int
+    """Bytes written by the strategy's own `save`: what a user keeps for each task, beside the base."""
+    created: int | None = None
+    """Parameters the strategy added to the base (a head, factors, prompts, created biases)."""
+
+
+class Phase(Record):
+    """What one phase (`load`, `adapt`, `predict`, `probe`) cost. Phases never overlap; peaks are reset at each."""
+
+    seconds: float
+    """Wall time of the phase."""
+    step_seconds: float | None = None
+    """Wall time inside optimizer steps (adapt) or scoring batches (predict)."""
+    steps: int | None = None
+    """Optimizer steps taken, or batches scored."""
+    examples: int | None = None
+    """Rows forwarded, repeats counted."""
+    tokens: int | None = None
+    """Real (non-padding) tokens forwarded."""
+    padded_tokens: int | None = None
+    """Tokens forwarded with padding."""
+    tokens_per_second: float | None = None
+    """Real tokens over step time after warm-up (the first steps and steps that counted FLOPs are left out)."""
+    flops: float | None = None
+    """Floating-point operations, counted by operator shapes; a multiply and an add are two."""
+    peak_rss_bytes: int | None = None
+    """Highest resident set of the cell's process in this phase (VmHWM, reset at its start)."""
+    baseline_rss_bytes: int | None = None
+    """Resident set at the start of the phase."""
+    peak_allocated_bytes: int | None = None
+    """Highest CUDA bytes allocated by torch in this phase; None without CUDA."""
+    peak_reserved_bytes: int | None = None
+    """Highest CUDA bytes reserved by torch's allocator in this phase; None without CUDA."""
+    peak_device_bytes: int | None = None
+    """Highest bytes of this process the driver reports (NVML), sampled; None without CUDA."""
+    energy_joules: float | None = None
+    """Energy of the whole card over the phase (NVML); None where not offered."""
+
+
+class Predicted(Record):
+    """What a plan foretold for the cell."""
+
+    peak_bytes: int | None = None
+    """Predicted peak memory; None with `reason` until prediction exists."""
+    flops: float | None = None
+    """Predicted training FLOPs."""
+    seconds: float | None = None
+    """Median seconds of like cells recorded on this machine."""
+    reason: str | None = None
+    """Why a figure is missing."""
+
+
+class Used(Record):
+    """What was used of every budget axis, whichever one bound."""
+
+    ended_by: str | None = None
+    """The limit that ended the work: an axis name, `converged`, `nothing to train`; None where it did not end."""
+    labels: int = 0
+    """Distinct labelled target items read for any purpose."""
+    train_examples: int = 0
+    """Examples forwarded before the strategy was ready."""
+    train_tokens: int = 0
+    """Real tokens forwarded before the strategy was ready."""
+    train_flops: float | None = None
+    """FLOPs spent before the strategy was ready."""
+    train_seconds: float = 0.0
+    """Seconds of optimizer steps or searching."""
+    progress: float | None = None
+    """Share of the binding axis used, 0..1; None where the strategy does not train."""
+
+
+class Training(Record):
+    """How training went."""
+
+    losses: list[float] = Field(default_factory=list)
+    """Training loss at every optimizer step, in order."""
+    learning_rate: float | None = None
+    """Peak learning rate of the main parameter group."""
+    still_improving: bool | None = None
+    """Whether the loss was still clearly falling when the budget ended (see docs/numbers.md); None untrained."""
+    batch: int | None = None
+    """Rows per optimizer step."""
+
+
+class CellInfo(Record):
+    """What was measured: a cell's identity in full."""
+
+    id: str
+    """`task-strategy-s{seed}-{hash8}`."""
+    suite: str
+    model: str
+    """The model as the suite names it (an alias or a `form:` of DESIGN 7)."""
+    task: str
+    strategy: str
+    """The name in the suite; a variant's own name where it has one."""
+    base_strategy: str
+    """The strategy file's name."""
+    family: str
+    """The strategy's family, for grouping."""
+    readout: str
+    """`head` or `verbalizer`: how an answer is read from the model. A table ranks within one readout."""
+    metric: str
+    """The task's metric; the key into `scores` that ranks."""
+    seed: int
+    seeded: bool = True
+    """Whether the seed can change the result at all."""
+    options: dict[str, Any]
+    """The strategy's options with defaults filled in."""
+    budget: dict[str, Any]
+    """The budget with its one binding axis and caps."""
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+    device: str
+    """Device type: `cpu` or `cuda`."""
+    batch: int
+    sequence: int
+    limit: int | None = None
+    """Test rows scored, where the suite limits them."""
+    model_fingerprint: str
+    """What the model's bytes are: a checksum, or a pinned revision, or the recipe of random weights."""
+    task_digest: str
+    """Digest of the task's templates, labels, columns and metric."""
+    numerics: int
+    """Version number of our numerics; a change of results by a change of ours raises it."""
+
+
+class DataInfo(Record):
+    """What the cell read."""
+
+    source: str
+    """`mirror`, `hub`, `sample` or `path`."""
+    fingerprint: str
+    """`sha256:...` over the data files read, or the hub's pinned revision."""
+    train_rows: int | None = None
+    """Rows in the training split before the label budget."""
+    test_rows: int | None = None
+    """Rows scored."""
+    truncated: int | None = None
+    """Inputs (train and test) that were longer than `sequence` and lost their front."""
+    label_counts: list[int] | None = None
+    """Test rows of each label, in the order of `labels`."""
+    labels: list[str] = Field(default_factory=list)
+    """Label names."""
+
+
+class Result(Record):
+    """The record of one cell."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell: CellInfo
+    outcome: Outcome
+    scores: dict[str, Score] | None = None
+    """Metric name -> score; None where the cell has none."""
+    parameters: Parameters | None = None
+    phases: dict[str, Phase] = Field(default_factory=dict)
+    used: Used | None = None
+    training: Training | None = None
+    predicted: Predicted = Field(default_factory=Predicted)
+    data: DataInfo
+    model_note: str | None = None
+    """What the base model already is (instruction-tuned, 4-bit source, random ...), in a sentence."""
+    notes: list[str] = Field(default_factory=list)
+    """Remarks a reader of the score needs (one label for every item; biases created; ...)."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Machine, versions, commit, dirty flag, digest of the code, time of day."""
+
+
+class PlanFile(Record):
+    """`results/<run>/plan.json`: the cells last asked for, in order. A report renders exactly these."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    suite: str
+    description: str = ""
+    source: str
+    """The one data source of the run: `mirror`, `hub`, `sample` (tasks with a `path` are their own)."""
+    cells: list[CellInfo]
+    code_digest: str
+    """Digest of our code at the time of asking; records of other code are marked in the report."""
+    created: str
+    """ISO 8601 time, UTC."""
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Temporary file in the same folder, fsync, rename: a reader sees the old file or the new one, never a part.
+
+    Raises `OSError` (a full disk, a read-only folder) with the temporary file removed.
+    """
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as indented JSON, atomically. NaN and infinity are refused by never being produced."""
+    write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read one `result.json`. Raises `ValueError` with one sentence where it is damaged or of another schema."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema_version {version!r}, this version reads {SCHEMA_VERSION}")
+    try:
+        return Result.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Read `plan.json`. Raises `UserFault` where there is none or it is damaged."""
+    if not path.is_file():
+        raise UserFault(f"nothing to report: {path} does not exist; run the suite first")
+    try:
+        return PlanFile.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError, ValueError) as error:
+        raise UserFault(f"{path} is damaged ({str(error).splitlines()[0]}); run the suite again to rewrite it") from None

@@ -1,0 +1,102 @@
+"""Finding strategies: every file of the bundled `adapters` folder, then of the folder named by `adapters_path=`.
+
+Each folder becomes a private package, so files may use relative helpers (names starting with `_`) and never
+clash with a PyPI package called `adapters`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bench.config.load import worded
+from bench.errors import UserFault, unknown
+from bench.places import bundled
+from bench.strategy import Options, Strategy
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A strategy as a suite names it: the base strategy with its options, defaults filled in."""
+
+    name: str
+    strategy: Strategy
+    options: Options
+
+
+def folders(adapters_path: str | None) -> list[Path]:
+    """The bundled folder and the user's. Raises `UserFault` where the user's does not exist."""
+    found = [bundled("adapters")]
+    if adapters_path is not None:
+        extra = Path(adapters_path).expanduser()
+        if not extra.is_dir():
+            raise UserFault(f"adapters_path={adapters_path} is not a folder")
+        found.append(extra.resolve())
+    return found
+
+
+def private_package(folder: Path) -> str:
+    """Register `folder` as a package under a private name and return that name."""
+    name = f"_adaptbench_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return name
+
+
+def load_file(path: Path, package: str) -> Strategy:
+    """Import one strategy file. Raises `UserFault` where it fails or offers no strategy."""
+    full_name = f"{package}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(full_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[full_name]
+        raise UserFault(f"strategy file {path} fails to import: {type(error).__name__}: {error}") from error
+    strategy = getattr(module, "strategy", None)
+    if not isinstance(strategy, Strategy):
+        raise UserFault(f"strategy file {path} has no attribute `strategy` holding a bench.strategy.Strategy")
+    strategy.name = path.stem
+    return strategy
+
+
+def load(adapters_path: str | None = None) -> dict[str, Strategy]:
+    """All strategies by name. One name in two folders is a fault."""
+    strategies: dict[str, Strategy] = {}
+    origin: dict[str, Path] = {}
+    for folder in folders(adapters_path):
+        package = private_package(folder)
+        for path in sorted(folder.glob("*.py")):
+            if path.stem.startswith("_"):
+                continue
+            if path.stem in strategies:
+                raise UserFault(f"strategy '{path.stem}' is in two folders: {origin[path.stem]} and {folder}")
+            strategies[path.stem], origin[path.stem] = load_file(path, package), folder
+    return strategies
+
+
+def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> Variant:
+    """Resolve a suite's entry: its `base` (by default its own name) and validated options."""
+    raw = dict(raw)
+    base = raw.pop("base", name)
+    if base not in strategies:
+        raise unknown("strategy", str(base), strategies)
+    strategy = strategies[base]
+    options_type: type[BaseModel] = strategy.Options
+    try:
+        options = options_type.model_validate(raw)
+    except ValidationError as error:
+        raise worded(error, options_type, prefix=f"strategies.{name}") from None
+    assert isinstance(options, Options)
+    return Variant(name, strategy, options)

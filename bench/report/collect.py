@@ -1,0 +1,98 @@
+"""From a run's folder to cells: what was planned beside what was recorded. Nothing here raises for one bad cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.records import CellInfo, PlanFile, Result, Score, Status, read_plan, read_result
+from bench.report.format import finite
+
+NOT_RUN = "not_run"
+DAMAGED = "damaged"
+STATUS_WORDS = {
+    "ok": "ok", "out_of_memory": "out of memory", "unsupported": "unsupported", "diverged": "diverged",
+    "timeout": "timeout", "error": "error", "interrupted": "interrupted", NOT_RUN: "not run yet",
+    DAMAGED: "record damaged"}
+"""Status -> what a reader sees, in the order a summary lists them."""
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One planned cell and what became of it. `status` is a key of `STATUS_WORDS`."""
+
+    info: CellInfo
+    folder: Path
+    status: str
+    reason: str | None = None
+    result: Result | None = None
+    other_code: bool = False
+
+    @property
+    def score(self) -> Score | None:
+        """The score in the task's metric, where the cell is ok and its value is a number."""
+        if self.status != "ok" or self.result is None or not self.result.scores:
+            return None
+        found = self.result.scores.get(self.info.metric)
+        if found is None or finite(found.value) is None or finite(found.chance) is None:
+            return None
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan and its cells, in the plan's order."""
+
+    plan: PlanFile
+    cells: list[CellView]
+    code_digest: str | None
+
+    @cached_property
+    def statuses(self) -> Counter[str]:
+        """How many cells ended how."""
+        return Counter(cell.status for cell in self.cells)
+
+    @cached_property
+    def other_code(self) -> int:
+        """Records made by other code than `code_digest`."""
+        return sum(cell.other_code for cell in self.cells)
+
+
+def collect(run_dir: Path, code_digest: str | None = None) -> Run:
+    """Read `plan.json` and every planned cell's record.
+
+    `code_digest` is the digest of the code as it is now; without it the plan's own is taken. Raises `UserFault`
+    where there is no readable plan; a cell without a record, or with a damaged one, is a cell with that status.
+    """
+    plan = read_plan(run_dir / "plan.json")
+    digest = code_digest or plan.code_digest or None
+    return Run(plan, [_cell(run_dir, info, digest) for info in plan.cells], digest)
+
+
+def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
+    folder = run_dir / info.id
+    # An id is a folder's name; one with a separator would read outside the run.
+    if Path(info.id).name != info.id or info.id in ("", ".", "..") or "\0" in info.id:
+        return CellView(info, run_dir, DAMAGED, "the plan's cell id is not a folder name; run the suite again")
+    path = folder / "result.json"
+    try:
+        if not path.is_file():
+            return CellView(info, folder, NOT_RUN, "not run yet")
+        result = read_result(path)
+    except (ValueError, OSError, RecursionError) as error:
+        return CellView(info, folder, DAMAGED, f"{_without_folder(str(error), run_dir)}; remove the file and run again")
+    if result.cell.id != info.id:
+        return CellView(info, folder, DAMAGED, f"the record is of another cell ({result.cell.id}); run it again")
+    recorded = result.environment.get("code_digest")
+    other = digest is not None and recorded is not None and recorded != digest
+    reason = result.outcome.reason
+    if reason is None and result.outcome.status is not Status.ok:
+        reason = "no reason was recorded"
+    return CellView(info, folder, result.outcome.status.value, reason, result, other)
+
+
+def _without_folder(message: str, run_dir: Path) -> str:
+    """A message without the folder the run lies in: a page that is passed on names no path of its author's."""
+    return message.replace(f"{run_dir}/", "")

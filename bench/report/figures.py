@@ -1,0 +1,242 @@
+"""Score against memory and time as static inline SVG: altair through vl-convert, then made fit for a strict page.
+
+Colours are written twice: as presentation attributes (light) and as a class each, which the page's style sheet
+sets for light and dark. So one SVG serves both and nothing needs an inline style, which the page's policy forbids.
+"""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from bench.report import format as show
+from bench.report.labels import Spot, place
+from bench.report.summary import Board, Row
+
+COLOURS = {"ink": "#1c2126", "soft": "#5a636d", "rule": "#e2e1db", "chance": "#8f8a80", "paper": "#fffefb",
+           "c1": "#2660a4", "c2": "#b4550a", "c3": "#2e7d4f", "c4": "#7b4fa0", "c5": "#b2383f", "c6": "#197a86",
+           "c7": "#6a6e76"}
+"""Class -> its light colour. `c1`..`c7` are strategy families in order of appearance."""
+MOST_LABELS = 24
+FLOOR = 0.1
+"""Seconds below which a training time is drawn at the edge: prompting trains for no time at all."""
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in two widths, and what it says for those who do not see it."""
+
+    title: str
+    wide: str
+    narrow: str
+    alt: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """One strategy: x in GiB or seconds, y with its interval, class of its colour."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    colour: str
+    pick: bool
+
+
+def family_classes(board: Board) -> dict[str, str]:
+    """Family -> class, over the ranked rows in their order."""
+    families = dict.fromkeys(row.family for row in board.ranked)
+    return {family: f"c{1 + i % 7}" for i, family in enumerate(families)}
+
+
+def figures(board: Board, pick: Row | None, key: str) -> list[Figure]:
+    """The two figures of a leaderboard; fewer where nothing was measured. `key` makes their ids unique."""
+    found = []
+    kinds = {row.memory.kind for row in board.ranked if row.memory}
+    memory = {row.strategy: row.memory.size / show.GIB for row in board.ranked if row.memory}
+    if len(kinds) == 1:
+        found.append(_figure(board, pick, memory, f"{key}-memory", "peak memory", f"peak memory, GiB ({kinds.pop()})"))
+    time = {row.strategy: max(row.adapt_seconds, FLOOR) for row in board.ranked if row.adapt_seconds is not None}
+    found.append(_figure(board, pick, time, f"{key}-time", "training time", "training, seconds a task (median)"))
+    return [figure for figure in found if figure is not None]
+
+
+def _figure(board: Board, pick: Row | None, xs: dict[str, float], key: str, what: str, axis: str) -> Figure | None:
+    colours = family_classes(board)
+    points = [Point(row.strategy, xs[row.strategy], row.mean, row.low if row.low is not None else row.mean,
+                    row.high if row.high is not None else row.mean, colours[row.family], row is pick)
+              for row in board.ranked if row.mean is not None and xs.get(row.strategy, 0) > 0]
+    if not points:
+        return None
+    name = board.mean_name
+    title = f"{name[0].upper()}{name[1:]} against {what}"
+    note = f"Labels for the best {MOST_LABELS} of {len(points)}." if len(points) > MOST_LABELS else ""
+    words = "; ".join(f"{plain(p.name)} {show.score(p.y)} at {p.x:.3g}" for p in points[:MOST_LABELS])
+    wide, narrow = (clean(draw(points, board.mean_chance, axis, name, size), f"{key}-{kind}")
+                    for kind, size in (("wide", (470, 300)), ("narrow", (282, 290))))
+    return Figure(title, wide, narrow, f"{title}. {words}", note)
+
+
+def plain(name: str, most: int = 22) -> str:
+    """A label: printable and short."""
+    text = show.plain(name)
+    return text if len(text) <= most else f"{text[:most - 1]}…"
+
+
+def draw(points: list[Point], chance: float, x_title: str, y_title: str, size: tuple[int, int]) -> str:
+    """SVG text of one chart; x is logarithmic where it spans a decade."""
+    xs = [p.x for p in points]
+    log = max(xs) / min(xs) >= 10
+    x_domain, y_domain = _x_domain(xs, log), _y_domain(points, chance)
+    scale = Frame(x_domain, y_domain, log, size)
+    x = alt.X("x:Q", title=x_title, scale=alt.Scale(domain=x_domain, type="log" if log else "linear", nice=False),
+              axis=_x_axis(x_domain, log))
+    y = alt.Y("y:Q", title=y_title, scale=alt.Scale(domain=y_domain, nice=False, zero=False),
+              axis=alt.Axis(format=".2f", tickCount=6))
+    data = [{"x": p.x, "y": p.y, "low": p.low, "high": p.high, "colour": COLOURS[p.colour]} for p in points]
+    base = alt.Chart(alt.Data(values=data)).encode(x=x, color=alt.Color("colour:N", scale=None))
+    layers = [
+        *_chance(chance, scale),
+        base.mark_rule(strokeWidth=1.5, opacity=0.55, aria=False).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q"),
+        base.mark_point(filled=True, size=58, opacity=1, stroke=COLOURS["paper"], strokeWidth=1.2, aria=False).encode(y=y),
+        *_labels(points, scale)]
+    chart = alt.layer(*layers).properties(width=size[0], height=size[1], padding=6).configure(**_style())
+    spec: dict[str, Any] = chart.to_dict()
+    return str(vl_convert.vegalite_to_svg(spec))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """From data to pixels of the plot and back."""
+
+    x: list[float]
+    y: list[float]
+    log: bool
+    size: tuple[int, int]
+
+    def to(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels from the left and the top."""
+        low, high, at = (math.log(v) if self.log else v for v in (*self.x, x))
+        return ((at - low) / (high - low) * self.size[0],
+                (1 - (y - self.y[0]) / (self.y[1] - self.y[0])) * self.size[1])
+
+    def back(self, left: float, top: float) -> tuple[float, float]:
+        """Data at a pixel."""
+        low, high = (math.log(v) if self.log else v for v in self.x)
+        at = low + left / self.size[0] * (high - low)
+        return math.exp(at) if self.log else at, self.y[0] + (1 - top / self.size[1]) * (self.y[1] - self.y[0])
+
+
+def _x_domain(xs: list[float], log: bool) -> list[float]:
+    low, high = min(xs), max(xs)
+    if log:
+        room = (high / low) ** 0.07
+        return [low / room, high * room]
+    room = max((high - low) * 0.12, high * 0.06)
+    return [max(0.0, low - room), high + room]
+
+
+def _y_domain(points: list[Point], chance: float) -> list[float]:
+    low, high = min(chance, *(p.low for p in points)), max(chance, *(p.high for p in points))
+    room = max((high - low) * 0.06, 0.004)
+    return [low - room, high + room]
+
+
+def _x_axis(domain: list[float], log: bool) -> alt.Axis:
+    if not log:
+        return alt.Axis(format="~r", tickCount=6)
+    first, last = math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1]))
+    steps = (1, 2, 5) if domain[1] / domain[0] < 200 else (1,)
+    ticks = [m * 10.0**e for e in range(first, last + 1) for m in steps if domain[0] <= m * 10.0**e <= domain[1]]
+    return alt.Axis(values=ticks, labelExpr="format(datum.value, datum.value < 1000 ? '~r' : ',.0f')")
+
+
+def _chance(chance: float, scale: Frame) -> list[alt.Chart]:
+    at, _ = scale.back(scale.size[0] - 2, 0)
+    data = alt.Data(values=[{"y": chance, "x": at}])
+    line = alt.Chart(data).mark_rule(color=COLOURS["chance"], strokeDash=[5, 4], aria=False).encode(y="y:Q")
+    text = alt.Chart(data).mark_text(color=COLOURS["chance"], align="right", dy=-7, fontSize=11, aria=False).encode(
+        x="x:Q", y="y:Q", text=alt.value("chance"))
+    return [line, text]
+
+
+def _labels(points: list[Point], scale: Frame) -> list[alt.Chart]:
+    named = points[:MOST_LABELS]
+    names = [plain(p.name) for p in named]
+    spots = []
+    for p in named:
+        left, top = scale.to(p.x, p.y)
+        spots.append(Spot(left, top, scale.to(p.x, p.high)[1], scale.to(p.x, p.low)[1]))
+    places = place(spots, [6.9 * len(name) + 2 for name in names], scale.size)
+    rows, leaders = [], []
+    for p, spot, name, label in zip(named, spots, names, places, strict=True):
+        x, y = scale.back(label.x, label.y)
+        rows.append({"x": x, "y": y, "name": name, "pick": p.pick})
+        if label.leader:
+            width = 6.4 * len(name)
+            near = min(max(spot.x, label.x), label.x + width)
+            to = scale.back(near, label.y + (7 if label.y < spot.y - 7 else -7 if label.y > spot.y + 7 else 0))
+            leaders.append({"x": p.x, "y": p.y, "x2": to[0], "y2": to[1]})
+    layers = []
+    if leaders:
+        layers.append(alt.Chart(alt.Data(values=leaders)).mark_rule(color=COLOURS["soft"], strokeWidth=0.7, aria=False).encode(
+            x="x:Q", y="y:Q", x2="x2:Q", y2="y2:Q"))
+    for pick in (False, True):
+        if chosen := [row for row in rows if row["pick"] is pick]:
+            layers.append(alt.Chart(alt.Data(values=chosen)).mark_text(
+                align="left", baseline="middle", fontSize=12, fontWeight=700 if pick else 400, color=COLOURS["ink"],
+                aria=False).encode(x="x:Q", y="y:Q", text="name:N"))
+    return layers
+
+
+def _style() -> dict[str, Any]:
+    axis = {"labelColor": COLOURS["soft"], "titleColor": COLOURS["soft"], "gridColor": COLOURS["rule"],
+            "domainColor": COLOURS["rule"], "tickColor": COLOURS["rule"], "labelFontSize": 11, "titleFontSize": 12,
+            "titleFontWeight": 400, "titlePadding": 8, "labelFlush": False, "aria": False}
+    return {"background": None, "font": "sans-serif", "axis": axis, "axisX": {"grid": False}, "view": {"stroke": None}}
+
+
+def clean(svg: str, key: str) -> str:
+    """A chart's SVG for a page with a strict policy.
+
+    Drops namespaces (nothing on the page may name a network address), inline styles, accessibility marks of parts
+    (the figure as a whole is labelled) and empty paths; prefixes ids; gives every known colour its class.
+    """
+    root = ET.fromstring(svg)
+    by_colour = {colour: name for name, colour in COLOURS.items()}
+    for element in root.iter():
+        element.tag = element.tag.replace(SVG, "")
+        classes = []
+        for name in list(element.attrib):
+            value = element.attrib[name]
+            if name.startswith(("aria-", "{")) or name in ("style", "class", "role", "pointer-events", "version"):
+                del element.attrib[name]
+            elif name == "id":
+                element.attrib[name] = f"{key}-{value}"
+            elif "url(#" in value:
+                element.attrib[name] = value.replace("url(#", f"url(#{key}-")
+            elif name in ("fill", "stroke") and value in by_colour:
+                classes.append(f"{name[0]}-{by_colour[value]}")
+        if classes:
+            element.attrib["class"] = " ".join(classes)
+    _drop_empty(root)
+    root.attrib.update({"aria-hidden": "true", "focusable": "false"})
+    return ET.tostring(root, encoding="unicode")
+
+
+def _drop_empty(element: ET.Element) -> None:
+    """Remove what draws nothing: paths without ink and groups without children."""
+    for child in list(element):
+        _drop_empty(child)
+        hidden = child.get("display") == "none" or (child.tag == "path" and not {"fill", "stroke"} & set(child.attrib))
+        if hidden or (child.tag == "g" and len(child) == 0) or (child.tag == "text" and not child.text):
+            element.remove(child)

@@ -1,0 +1,60 @@
+"""The page as one HTML file: no network, no inline style, one script (sorting) that nothing depends on."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.report.figures import Figure, family_classes, figures
+from bench.report.format import plain
+from bench.report.page import Page, Section
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_FIGURES = 12
+"""Leaderboards that get figures; a page of a hundred would be all figures."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A section with its figures and the legend of its families."""
+
+    section: Section
+    figures: list[Figure]
+    legend: dict[str, str]
+
+
+def to_html(page: Page) -> str:
+    """The page as HTML. Every string of a record passes autoescape; only our own style, script and SVG do not."""
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
+    drawn = [Drawn(section, figures(section.board, section.answer.pick, f"f{i}") if i < MOST_FIGURES else [],
+                   family_classes(section.board)) for i, section in enumerate(page.sections)]
+    template = environment().get_template("report.html.jinja")
+    return template.render(page=page, drawn=drawn, style=Markup(style), script=Markup(script), policy=policy(style, script))
+
+
+def environment() -> Environment:
+    """Jinja with autoescape on and every printed string made printable first."""
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                      lstrip_blocks=True, finalize=_printable)
+    env.filters["svg"] = Markup
+    return env
+
+
+def _printable(value: Any) -> Any:
+    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: nothing is loaded, and only this style and this script count (CSP level 3, 2.3.1)."""
+    return (f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'; "
+            "img-src data:; base-uri 'none'; form-action 'none'")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,0 +1,150 @@
+"""How it was measured: every fact the records state, with how many records where they disagree."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report import format as show
+from bench.report.collect import CellView, Run
+
+MOST_VALUES = 8
+SOURCES = {
+    "mirror": "a local mirror of the hub (`data.mirror`)", "hub": "the Hugging Face hub, revisions pinned",
+    "sample": "the sample written for this project", "path": "the user's own folder"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the list: a name and what the records say, one value a line."""
+
+    name: str
+    values: list[str]
+
+
+def facts(run: Run) -> list[Fact]:
+    """The list, in reading order. Absent is `not measured`."""
+    cells = [cell for cell in run.cells if cell.result is not None]
+    environments = [cell.result.environment for cell in cells if cell.result is not None]
+    infos = [cell.info for cell in run.cells]
+    return [
+        Fact("Machine", _distinct(_machine(environment) for environment in environments)),
+        Fact("Device and precision", _distinct(f"{info.device}, {info.precision}" for info in infos)),
+        Fact("Versions", _distinct(_versions(environment) for environment in environments)),
+        Fact("Code", [*_distinct(_commit(environment) for environment in environments), *_code(run)]),
+        Fact("Numerics version", _distinct(str(info.numerics) for info in infos)),
+        Fact("Base model", _distinct(f"{info.model}: {_note(cell)}" for cell, info in
+                                     zip(run.cells, infos, strict=True) if cell.result is not None) if cells
+             else _distinct(info.model for info in infos)),
+        Fact("Model fingerprint", _distinct(f"{info.model}: {info.model_fingerprint}" for info in infos)),
+        Fact("Data", _distinct(_data(cell) for cell in cells)),
+        Fact("Budget", _distinct(budget(info.budget) for info in infos)),
+        Fact("What ended the cells", _distinct((_ended(cell) for cell in cells), counted=True)),
+        Fact("Batch and sequence", _distinct(f"{info.batch} rows a step, at most {info.sequence} tokens" for info in infos)),
+        Fact("Seeds", [show.listed([str(seed) for seed in sorted({info.seed for info in infos})], 12)] if infos
+             else [show.ABSENT]),
+        Fact("Measured", _times(environments)),
+        Fact("Planned", [run.plan.created]),
+    ]
+
+
+def _distinct(values: Iterable[str], counted: bool = False) -> list[str]:
+    """Each value once, the commonest first; how many records where they disagree."""
+    found = Counter(values)
+    if not found:
+        return [show.ABSENT]
+    shown = [value if len(found) == 1 and not counted else f"{value} ({show.count(times, 'cell')})"
+             for value, times in found.most_common(MOST_VALUES)]
+    if len(found) > MOST_VALUES:
+        shown.append(f"and {len(found) - MOST_VALUES} more")
+    return shown
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    machine = environment.get("machine")
+    if not isinstance(machine, dict):
+        return show.ABSENT if machine is None else _text(machine)
+    known = {"cpu": "{}", "cores": "{} cores", "system": "{}"}
+    parts = [words.format(_text(machine[key])) for key, words in known.items() if machine.get(key) is not None]
+    if isinstance(machine.get("memory_bytes"), int | float):
+        parts.append(f"{show.gib(machine['memory_bytes'])} memory")
+    parts.append(f"GPU: {_text(machine['gpu'])}" if machine.get("gpu") is not None else "no GPU")
+    rest = [f"{key} {_text(value)}" for key, value in machine.items()
+            if key not in (*known, "memory_bytes", "gpu") and value is not None]
+    threads = environment.get("threads")
+    return ", ".join([*parts, *rest, *([f"{_text(threads)} threads"] if threads is not None else [])])
+
+
+def _versions(environment: dict[str, Any]) -> str:
+    versions = environment.get("versions")
+    if not isinstance(versions, dict):
+        return show.ABSENT if versions is None else _text(versions)
+    return ", ".join(f"{name} {_text(version)}" for name, version in versions.items() if version is not None) or show.ABSENT
+
+
+def _commit(environment: dict[str, Any]) -> str:
+    if environment.get("commit") is None:
+        return "commit not measured (not run from a checkout)"
+    changed = {True: ", with uncommitted changes", False: ", clean"}.get(environment.get("dirty"), "")  # type: ignore[arg-type]
+    return f"commit {_text(environment['commit'])}{changed}"
+
+
+def _code(run: Run) -> list[str]:
+    lines = [f"code digest now: {run.code_digest or show.ABSENT}"]
+    recorded = sum(cell.result is not None for cell in run.cells)
+    if run.other_code:
+        lines.append(f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this "
+                     "digest; they are marked “other code” and `rerun=changed` does them again")
+    elif recorded and run.code_digest:
+        lines.append("every recorded cell was measured by this code")
+    return lines
+
+
+def _note(cell: CellView) -> str:
+    return (cell.result.model_note if cell.result else None) or "what it already is was not recorded"
+
+
+def _data(cell: CellView) -> str:
+    data = cell.result.data if cell.result else None
+    if data is None:
+        return show.ABSENT
+    rows = f"{data.test_rows:,} test rows" if data.test_rows is not None else "test rows not measured"
+    train = f"{data.train_rows:,} train rows" if data.train_rows is not None else "train rows not measured"
+    return f"{cell.info.task}: {SOURCES.get(data.source, data.source)}; {train}, {rows}; {data.fingerprint}"
+
+
+def _ended(cell: CellView) -> str:
+    used = cell.result.used if cell.result else None
+    return (used.ended_by if used else None) or show.ABSENT
+
+
+def budget(entries: dict[str, Any]) -> str:
+    """A budget in words: labels, the binding axis, caps."""
+    words = {"labels": "labels", "train_examples": "training examples", "train_tokens": "training tokens",
+             "train_flops": "training FLOPs", "train_seconds": "training seconds", "memory_gib": "GiB of memory at most",
+             "trials": "trials"}
+    parts = [f"{_number(value)} {words.get(key, key)}" for key, value in entries.items() if value is not None]
+    return ", ".join(parts) or show.ABSENT
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _text(value)
+    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:g}" if show.finite(value) is not None \
+        else show.ABSENT
+
+
+def _times(environments: list[dict[str, Any]]) -> list[str]:
+    times = sorted(str(environment["time"]) for environment in environments if environment.get("time"))
+    if not times:
+        return [show.ABSENT]
+    return [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]
+
+
+def _text(value: Any) -> str:
+    """Any recorded value as one short line."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 300 else f"{text[:300]}…"

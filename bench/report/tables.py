@@ -1,0 +1,229 @@
+"""Tables of the page, once for HTML and Markdown: what each cell says and what it is sorted by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from bench.report import format as show
+from bench.report.collect import STATUS_WORDS, CellView
+from bench.report.summary import Board, Memory, Row, TaskScore, improving, median, peak_memory, phase_of
+
+OTHER_CODE = "other code"
+IMPROVING = "still improving when the budget ended"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name, its unit or remark in small print, and whether it holds numbers."""
+
+    name: str
+    unit: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An interval drawn in a cell: places in 0..100 of value, ends and chance."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell: text, small print below it, what it sorts by (None: always last), badges of (status, words)."""
+
+    text: str = ""
+    sub: str = ""
+    sort: float | str | None = None
+    badges: tuple[tuple[str, str], ...] = ()
+    plot: Plot | None = None
+    faint: bool = False
+
+
+@dataclass
+class Table:
+    """A table; the first column names its row."""
+
+    caption: str
+    columns: list[Column]
+    rows: list[list[Entry]]
+    notes: list[str] = field(default_factory=list)
+    strong: int | None = None
+    """Index of a row to stress."""
+
+
+class Axis:
+    """Places scores of one table on 0..100, chance included, so that its intervals can be compared by eye."""
+
+    def __init__(self, values: list[float | None], chance: float | None) -> None:
+        known = [value for value in [*values, chance] if value is not None]
+        self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
+        self.chance = chance
+
+    def at(self, value: float) -> float:
+        """Where a value lies, in per cent of the width."""
+        return round(4 + 92 * (value - self.low) / ((self.high - self.low) or 1.0), 1)
+
+    def plot(self, value: float | None, low: float | None, high: float | None) -> Plot | None:
+        """The picture of an interval; None where something is not measured."""
+        if value is None or low is None or high is None or self.chance is None:
+            return None
+        return Plot(self.at(value), self.at(low), self.at(high), self.at(self.chance))
+
+
+def leaderboard(board: Board, pick: Row | None) -> Table:
+    """The table of one model and readout, best first, unfinished rows below."""
+    axis = Axis([end for row in board.rows for end in (row.low, row.high, row.mean)], board.mean_chance)
+    kinds = {row.memory.kind for row in board.rows if row.memory}
+    columns = [
+        Column("strategy", "family", False), Column("rank"), Column(board.mean_name, "95% interval"),
+        *[Column(task, board.metrics[task]) for task in board.tasks],
+        Column("peak memory", kinds.pop() if len(kinds) == 1 else "largest"), Column("training", "median, a task"),
+        Column("tokens/s", "training"), Column("trainable", "parameters"), Column("stored", "a task"),
+        Column("outcome", "", False)]
+    rows = [_leader(board, row, axis, len(kinds) > 1) for row in board.rows]
+    strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
+    return Table(f"Leaderboard: {board.title}", columns, rows, _mean_notes(board), strong)
+
+
+def _leader(board: Board, row: Row, axis: Axis, mixed: bool) -> list[Entry]:
+    memory = row.memory
+    return [
+        Entry(row.strategy, row.family, row.strategy),
+        Entry(str(row.rank) if row.rank else "–", sort=row.rank, faint=row.rank is None),
+        Entry(show.score(row.mean) if row.mean is not None else "not ranked", _ends(row.mean, row.low, row.high), row.mean,
+              plot=axis.plot(row.mean, row.low, row.high), faint=row.mean is None),
+        *[scored(row.scores[task]) for task in board.tasks],
+        memory_entry(memory, mixed), timed(row.adapt_seconds),
+        Entry(show.rate(row.tokens_per_second), sort=row.tokens_per_second, faint=row.tokens_per_second is None),
+        Entry(show.large(row.trainable), sort=row.trainable, faint=row.trainable is None),
+        Entry(show.gib(row.stored_bytes), sort=row.stored_bytes, faint=row.stored_bytes is None),
+        outcome(row.cells, row.still_improving)]
+
+
+def _mean_notes(board: Board) -> list[str]:
+    """What the mean is over, in sentences."""
+    left = [task for task in board.tasks if task not in board.included]
+    notes = []
+    if board.included:
+        notes.append(f"Ranked by the {board.mean_name} over {show.listed(board.included, 20)}." if len(board.included) > 1
+                     else f"Ranked by {board.included[0]}, the only task in the mean.")
+    if board.gain:
+        notes.append("The tasks have different metrics, so each score first becomes its gain over chance, "
+                     "(score - chance) / (1 - chance): 0 is the best constant answer, 1 is perfect.")
+    beaten = [task for task in left if task in board.chance]
+    if beaten:
+        notes.append(f"Left out of the mean because no strategy that finished beats chance there: {show.listed(beaten, 20)}.")
+    if missing := [task for task in left if task not in board.chance]:
+        notes.append(f"Left out of the mean because nothing has a score there yet: {show.listed(missing, 20)}.")
+    if any(row.rank is None for row in board.rows) and board.included:
+        notes.append("A strategy is ranked once every seed of every task in the mean has a score.")
+    return notes
+
+
+def scored(score: TaskScore) -> Entry:
+    """One strategy's score on one task, or why there is none."""
+    if score.value is None:
+        return Entry(badges=badges(score.cells) or (("ok", "no score"),), faint=True)
+    partial = () if score.complete else ((_worst(score.cells), f"{score.ok} of {len(score.cells)} ok"),)
+    return Entry(show.score(score.value), _ends(score.value, score.low, score.high), score.value if score.complete else None,
+                 partial, faint=not score.complete)
+
+
+def memory_entry(memory: Memory | None, named: bool = False) -> Entry:
+    """A peak, the phase it fell in, and on mixed tables which memory."""
+    if memory is None:
+        return Entry(show.ABSENT, faint=True)
+    return Entry(show.gib(memory.size), f"{memory.kind}, {memory.phase}" if named else f"in {memory.phase}", memory.size)
+
+
+def timed(value: float | None) -> Entry:
+    """Seconds."""
+    return Entry(show.seconds(value), sort=value, faint=value is None)
+
+
+def outcome(cells: list[CellView], improving_on: list[str] | None = None) -> Entry:
+    """How a row's cells ended, with the marks a reader of its score needs."""
+    marks = list(badges(cells))
+    if improving_on:
+        where = f" ({show.listed(improving_on)})" if len({cell.info.task for cell in cells}) > 1 else ""
+        marks.append(("improving", f"{IMPROVING}{where}"))
+    if other := sum(cell.other_code for cell in cells):
+        marks.append(("other", OTHER_CODE if other == len(cells) else f"{other} of {len(cells)} {OTHER_CODE}"))
+    return Entry(badges=tuple(marks), sort=" ".join(words for _, words in marks))
+
+
+def badges(cells: list[CellView]) -> tuple[tuple[str, str], ...]:
+    """(status, words) for each status among the cells; a count where they differ."""
+    found = Counter(cell.status for cell in cells)
+    if set(found) == {"ok"}:
+        return (("ok", "ok"),)
+    order = [status for status in STATUS_WORDS if found[status]]
+    if len(found) == 1:
+        return ((order[0], STATUS_WORDS[order[0]]),)
+    return tuple((status, f"{found[status]} of {len(cells)} {STATUS_WORDS[status]}") for status in order)
+
+
+def task_table(board: Board, task: str) -> Table:
+    """Every strategy on one task: score and accuracy, seeds, phases, FLOPs, memory, outcome."""
+    metric, scores = board.metrics[task], [row.scores[task] for row in board.rows]
+    axis = Axis([end for score in scores for end in (score.low, score.high, score.value)], board.chance.get(task))
+    columns = [Column("strategy", "family", False), Column(metric, "95% interval")]
+    if metric != "accuracy":
+        columns.append(Column("accuracy", "95% interval"))
+    columns += [Column("seeds", "ok, spread"), Column("adapt", "median"), Column("predict", "median"),
+                Column("FLOPs", "training"), Column("peak memory", "largest"), Column("outcome", "", False)]
+    ordered = sorted(board.rows, key=lambda row: (row.scores[task].value is None, -(row.scores[task].value or 0)))
+    table = Table(f"{task}: {board.title}", columns, [_task_row(row, task, metric, axis) for row in ordered])
+    n = max((score.n for score in scores if score.n is not None), default=None)
+    if task in board.chance:
+        table.notes.append(f"Chance {show.score(board.chance[task])}: the best {metric} of any constant answer. "
+                           f"{show.count(n or 0, 'test item')}.")
+    else:
+        table.notes.append("Chance and the number of test items: not measured.")
+    return table
+
+
+def _task_row(row: Row, task: str, metric: str, axis: Axis) -> list[Entry]:
+    score = row.scores[task]
+    main = scored(score)
+    entries = [Entry(row.strategy, row.family, row.strategy),
+               Entry(main.text, main.sub, main.sort, main.badges, axis.plot(score.value, score.low, score.high), main.faint)]
+    if metric != "accuracy":
+        entries.append(_accuracy(score.cells))
+    adapts, predicts = ([phase_of(cell, name) for cell in score.cells] for name in ("adapt", "predict"))
+    flops = median(phase.flops for phase in adapts if phase)
+    spread = f"SD {show.score(score.seed_sd)}" if score.seed_sd is not None else "" if row.seeded else "seed has no effect"
+    results = [cell.result for cell in score.cells if cell.result is not None]
+    return [*entries, Entry(f"{score.ok} of {len(score.cells)}", spread, score.ok),
+            timed(median(phase.seconds for phase in adapts if phase)),
+            timed(median(phase.seconds for phase in predicts if phase)),
+            Entry(show.large(flops), sort=flops, faint=flops is None), memory_entry(peak_memory(results), True),
+            outcome(score.cells, [task] if any(improving(cell) for cell in score.cells) else [])]
+
+
+def _accuracy(cells: list[CellView]) -> Entry:
+    """Accuracy beside the task's own metric, seeds averaged."""
+    found = [cell.result.scores["accuracy"] for cell in cells
+             if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores]
+    value, low, high = (_mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
+    return Entry(show.score(value), _ends(value, low, high), value, faint=value is None)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [number for value in values if (number := show.finite(value)) is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _ends(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else show.interval(low, high)
+
+
+def _worst(cells: list[CellView]) -> str:
+    """The status that keeps a strategy from being complete: the commonest that is not ok."""
+    others = Counter(cell.status for cell in cells if cell.status != "ok")
+    return others.most_common(1)[0][0] if others else "ok"

@@ -1,0 +1,142 @@
+"""One run from request to rendered report: plan, fetch, run or resume every cell, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from bench import live, plan
+from bench.config import Request
+from bench.errors import UserFault
+from bench.identity import code_digest
+from bench.launch import Launcher, set_aside
+from bench.measure.environment import machine
+from bench.models.cache import ensure
+from bench.plan import Job, Planned
+from bench.records import PlanFile, Result, Status, read_result, write_record
+
+Say = Callable[[str], None]
+
+
+def execute(request: Request, console: Console) -> list[Result]:
+    """Run a request; the records of all its cells in order. Raises `UserFault`, `KeyboardInterrupt`."""
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    planned = plan.make(request)
+    if planned.source == "sample":
+        say(SAMPLE_WARNING)
+    run_dir = Path(request.settings.results_dir) / request.run_name
+    with held(run_dir):
+        write_plan(request, planned, run_dir)
+        todo = unfinished(request, planned, say)
+        say(f"{request.run_name}: {len(planned.jobs)} cells, {len(planned.jobs) - len(todo)} already have an outcome")
+        if todo:
+            for ref in planned.models.values():
+                ensure(ref, say)
+            run_all(request, todo, run_dir, console)
+        results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
+    pages = render(request)
+    say(headline(pages[1]))
+    say(f"report: {pages[0]} and {pages[1]}")
+    return results
+
+
+SAMPLE_WARNING = (
+    "data: the bundled sample, written for this project (no mirror named, no hub reached): "
+    "its 120 test items cannot separate tuned methods"
+)
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """The run's folder, made and locked: two runs under one name would overwrite each other's cells."""
+    from filelock import FileLock, Timeout
+
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserFault(f"another run is writing {run_dir}; wait for it, or use run.name= for another folder") from None
+    except OSError as error:
+        raise UserFault(f"results_dir: cannot write into {run_dir}: {error.strerror}; allowed: a writable folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
+    """`plan.json`: the cells asked for now."""
+    record = PlanFile(
+        run=request.run_name,
+        suite=request.suite.name,
+        description=request.suite.description,
+        source=planned.source,
+        cells=[job.cell for job in planned.jobs],
+        code_digest=code_digest(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        write_record(run_dir / "plan.json", record)
+    except OSError as error:
+        raise UserFault(f"results_dir: cannot write into {run_dir}: {error.strerror}; allowed: a writable folder") from None
+
+
+def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
+    """Cells without a record that stands; damaged records are named and set aside."""
+    todo = []
+    for job in planned.jobs:
+        done, damage = plan.finished(job, request.settings.rerun, code_digest())
+        if damage is not None:
+            aside = set_aside(Path(job.folder))
+            say(f"damaged record set aside as {aside.name}, its cell runs again: {damage}")
+        if not done:
+            todo.append(job)
+    return todo
+
+
+def run_all(request: Request, todo: list[Job], run_dir: Path, console: Console) -> None:
+    """Run the cells in order, rendering the report whenever a task is complete and nothing is being measured."""
+    earlier = plan.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    with live.make(console, todo, earlier) as show:
+        launcher = Launcher(run_dir, request.settings.run.cell_seconds, show)
+        try:
+            for i, job in enumerate(todo):
+                launcher.run(job)
+                if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
+                    render(request)
+        finally:
+            launcher.stop()
+
+
+def render(request: Request) -> tuple[Path, Path]:
+    """The HTML and Markdown pages of a run."""
+    from bench.report import render as render_pages
+
+    settings = request.settings
+    try:
+        return render_pages(
+            Path(settings.results_dir) / request.run_name, Path(settings.reports_dir), code_digest=code_digest()
+        )
+    except OSError as error:
+        raise UserFault(f"reports_dir: cannot write into {settings.reports_dir}: {error.strerror}") from None
+
+
+def headline(markdown: Path) -> str:
+    """The answer sentences of a rendered page, for the terminal."""
+    lines = [line for line in markdown.read_text(encoding="utf-8").splitlines() if line.strip()]
+    start = next((i for i, line in enumerate(lines) if line.lower().startswith("## ") and "answer" in line.lower()), None)
+    return lines[start + 1] if start is not None and start + 1 < len(lines) else ""
+
+
+def exit_code(results: list[Result]) -> int:
+    """0: every cell has a recorded outcome; 1: some cell is `error`."""
+    return int(any(result.outcome.status == Status.error for result in results))

@@ -1,0 +1,97 @@
+"""An adapted model that answers: length-sorted batches in, label scores out, in the order asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.budget import Meter
+from bench.score.batch import Encoded
+from bench.score.readers import HeadReader, VerbalizerReader
+from bench.strategy import Answerer, Diverged
+
+TOKENS_A_BATCH = 2048
+"""Padded tokens of a scoring batch: enough to fill the cores, small beside the weights."""
+
+
+def length_sorted(encoded: Sequence[Encoded], overhead: int = 0) -> Iterator[list[int]]:
+    """Indexes in batches of like length, each within the token budget; `overhead` tokens a row come on top."""
+    order = sorted(range(len(encoded)), key=lambda i: encoded[i].length)
+    batch: list[int] = []
+    for i in order:
+        # ascending order: the newest is the longest, so it sets the padded width of the whole batch
+        if batch and (len(batch) + 1) * (encoded[i].length + overhead) > TOKENS_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@dataclass
+class Adapted:
+    """A module with its readout."""
+
+    module: nn.Module
+    reader: VerbalizerReader | HeadReader
+
+    @property
+    def truncated(self) -> int:
+        """Inputs that lost their front so far."""
+        return self.reader.truncated
+
+    def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+        """Float64 scores (rows, labels) in the order given. Raises `Diverged` where a score is not finite."""
+        self.module.eval()
+        encoded = self.reader.encode(fields)
+        return scored(encoded, meter, lambda part: (b := self.reader.collate(part), b.shape), self._scores)
+
+    def _scores(self, batch: Any) -> torch.Tensor:
+        return self.reader.scores(self.module, batch)
+
+
+def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, overhead: int = 0) -> np.ndarray:
+    """Run `score` over length-sorted batches and put the rows back in order."""
+    rows: dict[int, np.ndarray] = {}
+    with torch.inference_mode():
+        for indexes in length_sorted(encoded, overhead):
+            batch, shape = collate([encoded[i] for i in indexes])
+            with meter.step(shape, len(indexes)):
+                values = score(batch).double().cpu().numpy()
+            rows.update(zip(indexes, values, strict=True))
+    out = np.stack([rows[i] for i in range(len(encoded))]) if encoded else np.zeros((0, 0))
+    if not np.isfinite(out).all():
+        raise Diverged("scores of test items are not finite: the adapted weights hold NaN or infinity; lower the learning rate")
+    return out
+
+
+@dataclass
+class Calibrated:
+    """Contextual calibration (Zhao et al. 2021, section 4): divide each label's probability by what the same
+    prompt gives it for content-free inputs, so that a bias of prompt and label words cancels."""
+
+    inner: Answerer
+    fields: list[str]
+    content_free: tuple[str, ...] = ("N/A", "[MASK]", "")
+
+    @property
+    def truncated(self) -> int:
+        return self.inner.truncated
+
+    def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+        """Calibrated log-probabilities over the labels, (rows, labels)."""
+        blank = [{name: text for name in self.fields} for text in self.content_free]
+        bias = np.log(np.exp(normalised(self.inner.predict(blank, meter))).mean(0))
+        return normalised(self.inner.predict(fields, meter)) - bias
+
+
+def normalised(scores: np.ndarray) -> np.ndarray:
+    """Log-probabilities renormalised over the labels."""
+    shifted = scores - scores.max(-1, keepdims=True)
+    out: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return out

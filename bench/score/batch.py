@@ -1,0 +1,80 @@
+"""Encoded texts and padded batches, right-padded, always in int64 on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+PAD_MULTIPLE = 8
+"""Padded lengths are multiples of this: fewer distinct shapes, at most seven tokens a row."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenised input."""
+
+    ids: list[int]
+    types: list[int] | None = None
+    """Token type ids of a sentence pair (BERT)."""
+
+    @property
+    def length(self) -> int:
+        """Real tokens."""
+        return len(self.ids)
+
+
+@dataclass
+class Batch:
+    """Model inputs of one forward."""
+
+    inputs: dict[str, torch.Tensor]
+    """Keyword arguments of the model's forward: ids, mask, (token types, decoder ids)."""
+    lengths: torch.Tensor
+    """Real tokens a row, on the CPU."""
+    items: int
+    """Task items in the batch; rows are a multiple of it where each label is a row."""
+    padded: int
+    """Tokens a row with padding."""
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What the readout needs beside the inputs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Key under which the FLOPs of a step are the same."""
+        return (self.items, *(s for t in self.inputs.values() for s in t.shape))
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens forwarded."""
+        return int(self.lengths.sum())
+
+
+def padded_length(longest: int, limit: int | None) -> int:
+    """`longest` rounded up to a multiple of 8, but never past the model's context."""
+    rounded = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+    return rounded if limit is None else max(longest, min(rounded, limit))
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, width: int) -> torch.Tensor:
+    """Int64 tensor (rows, width), right-padded with `value`."""
+    out = torch.full((len(rows), width), value, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+    return out
+
+
+def mask_of(lengths: torch.Tensor, width: int) -> torch.Tensor:
+    """Int64 mask (rows, width): 1 for real tokens."""
+    return (torch.arange(width)[None, :] < lengths[:, None]).to(torch.int64)
+
+
+def stack(encoded: Sequence[Encoded], pad_id: int, limit: int | None) -> Batch:
+    """Pad encoded inputs to one batch."""
+    lengths = torch.tensor([e.length for e in encoded])
+    width = padded_length(int(lengths.max()), limit)
+    inputs = {"input_ids": pad([e.ids for e in encoded], pad_id, width), "attention_mask": mask_of(lengths, width)}
+    if encoded[0].types is not None:
+        inputs["token_type_ids"] = pad([e.types or [] for e in encoded], 0, width)
+    return Batch(inputs, lengths, items=len(encoded), padded=width)

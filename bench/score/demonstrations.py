@@ -1,0 +1,108 @@
+"""Few-shot prompts: demonstrations in front of the question, their keys and values computed once for a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from bench.budget import Meter
+from bench.data.prompts import fill, words
+from bench.data.rows import Rows
+from bench.score.adapted import scored
+from bench.score.batch import Batch, Encoded
+from bench.score.readers import VerbalizerReader
+from bench.strategy import TaskContext, Unsupported
+
+BETWEEN = "\n\n"
+"""What stands between demonstrations, and between the last one and the question."""
+
+
+class Demonstrations:
+    """Answers with demonstrations in front. `rows` are fixed for the cell, or chosen for each item by `choose`."""
+
+    def __init__(self, reader: VerbalizerReader, module: nn.Module, context: TaskContext) -> None:
+        self.reader, self.module = reader, module
+        self.template, self.labels = context.task.templates[0], words(context.task.templates[0], context.task.labels)
+        self.rows: Rows | None = None
+        self.choose: Any = None
+
+    @property
+    def truncated(self) -> int:
+        """Inputs that lost their front so far."""
+        return self.reader.truncated
+
+    def prefix(self, rows: Rows) -> list[int]:
+        """Ids of the demonstrations, tokenised apart from the question: joining the texts would move the token
+        boundary between them and change scores (up to 0.65 nats)."""
+        shown = (fill(self.template, f) + self.labels[y] + BETWEEN for f, y in zip(rows.fields, rows.labels, strict=True))
+        return self.reader.tokens("".join(shown))
+
+    def check(self, prefix: Sequence[int], questions: Sequence[Encoded]) -> None:
+        """Raise `Unsupported` where prefix, longest question and word do not fit the model's context."""
+        longest = max(q.length for q in questions) + max(map(len, self.reader.words))
+        limit = self.reader.base.max_length
+        if limit is not None and len(prefix) + longest > limit:
+            raise Unsupported(
+                f"demonstrations of {len(prefix)} tokens and a question of {longest} do not fit the model's context of "
+                f"{limit}: use fewer demonstrations (strategies.<name>.k)"
+            )
+
+    def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+        """Float64 scores (rows, labels) in the order given."""
+        self.module.eval()
+        questions = self.reader.encode(fields)
+        if self.rows is not None and self.reader.base.kind == "causal":
+            return self.shared(questions, meter)
+        full = []
+        for question, field in zip(questions, fields, strict=True):
+            prefix = self.prefix(self.rows if self.rows is not None else self.choose(field))
+            self.check(prefix, [question])
+            full.append(self.joined(prefix, question))
+        return scored(full, meter, self.collate, lambda batch: self.reader.scores(self.module, batch))
+
+    def joined(self, prefix: list[int], question: Encoded) -> Encoded:
+        """Prefix and question in one row, the beginning-of-sequence token in front once."""
+        bos = self.reader.bos
+        return Encoded([*bos, *prefix, *question.ids[len(bos) :]])
+
+    def collate(self, part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
+        batch = self.reader.collate(part)
+        return batch, batch.shape
+
+    def shared(self, questions: Sequence[Encoded], meter: Meter) -> np.ndarray:
+        """The demonstrations' keys and values once, expanded to every batch."""
+        assert self.rows is not None
+        bos = self.reader.bos
+        prefix = [*bos, *self.prefix(self.rows)]
+        bare = [Encoded(q.ids[len(bos) :]) for q in questions]
+        self.check(prefix, bare)
+        device = next(self.module.parameters()).device
+        with torch.inference_mode():
+            ids = torch.tensor([prefix], device=device)
+            with meter.step((1, len(prefix), "prefix"), 0):
+                cache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+
+        def collate(part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
+            batch = self.reader.collate(part)
+            seen = torch.ones(batch.inputs["input_ids"].shape[0], len(prefix), dtype=torch.int64, device=device)
+            batch.inputs["attention_mask"] = torch.cat([seen, batch.inputs["attention_mask"]], dim=1)
+            return batch, batch.shape
+
+        def score(batch: Batch) -> torch.Tensor:
+            past = expanded(cache, batch.inputs["input_ids"].shape[0])
+            return self.reader.scores(self.module, batch, past_key_values=past, use_cache=True)
+
+        return scored(bare, meter, collate, score)
+
+
+def expanded(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A fresh cache holding the one row of `cache` for each of `rows`; the original stays as it is."""
+    fresh = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        fresh.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
+    return fresh

@@ -1,0 +1,207 @@
+"""The two readouts: what an adapted model's answer is.
+
+`VerbalizerReader` scores a label by the summed log-probability of its word after the prompt (several tokens
+allowed). `HeadReader` puts a fresh linear layer on the pooled hidden state. Both give (items, labels) scores,
+and for both the training loss is the cross-entropy over those scores, so strategies need not know which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from bench.data.prompts import fill, words
+from bench.models.base import Base
+from bench.models.parts import backbone, output_head, pool, pooling
+from bench.score.batch import Batch, Encoded, mask_of, pad, padded_length, stack
+from bench.strategy import TaskContext, Unsupported
+
+
+class Reader(Protocol):
+    """How texts become batches and batches become label scores."""
+
+    truncated: int
+
+    def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]: ...
+
+    def collate(self, encoded: Sequence[Encoded]) -> Batch: ...
+
+    def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor: ...
+
+
+@contextmanager
+def only_positions(head: nn.Module, positions: torch.Tensor, padded: int) -> Iterator[None]:
+    """Let the LM head see only `positions` (rows, p) of the hidden states.
+
+    Logits over a 49,000-word vocabulary at every position would cost more memory than the rest of the step.
+    A hook works for every family and under every PEFT wrapper; virtual prompt tokens in front shift positions.
+    """
+
+    def pick(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = arguments[0]
+        shift = hidden.shape[1] - padded
+        rows = torch.arange(hidden.shape[0], device=hidden.device).unsqueeze(1)
+        return (hidden[rows, positions.to(hidden.device) + shift],)
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class VerbalizerReader:
+    """Summed log-probability of each label's word after the prompt, for causal and encoder-decoder models."""
+
+    def __init__(self, base: Base, context: TaskContext) -> None:
+        if base.kind not in ("causal", "seq2seq"):
+            what = "no LM head" if base.kind == "encoder" else "a masked LM head, which fills blanks only"
+            raise Unsupported(f"the verbalizer readout needs a model that continues text; this one has {what}: use readout=head")
+        self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
+        self.truncated = 0
+        tokenizer = base.tokenizer
+        self.words = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in words(self.template, context.task.labels)]
+        if len({tuple(w) for w in self.words}) < len(self.words) or not all(self.words):
+            raise Unsupported("two label words become the same tokens in this model's vocabulary: choose other words")
+        self.single = base.kind == "causal" and all(len(w) == 1 for w in self.words)
+        probe = tokenizer("a")["input_ids"]
+        self.bos = [tokenizer.bos_token_id] if base.kind == "causal" and probe[:1] == [tokenizer.bos_token_id] else []
+        self.eos = [tokenizer.eos_token_id] if base.kind == "seq2seq" else []
+
+    def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
+        """Prompts as ids. One longer than `sequence` loses its front: the question stands at its end."""
+        return [Encoded(self.fit(self.tokens(fill(self.template, f)))) for f in fields]
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids without special tokens."""
+        ids: list[int] = self.base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def fit(self, ids: list[int]) -> list[int]:
+        """Add special tokens and cut to `sequence` from the front, counting what was cut."""
+        longest_word = max(map(len, self.words)) if self.base.kind == "causal" else 0
+        room = min(self.sequence, (self.base.max_length or self.sequence) - longest_word)
+        room -= len(self.bos) + len(self.eos)
+        if len(ids) > room:
+            self.truncated += 1
+            ids = ids[len(ids) - room :]
+        return [*self.bos, *ids, *self.eos]
+
+    def collate(self, encoded: Sequence[Encoded]) -> Batch:
+        """One row an item where every label is one token, else one row a label."""
+        if self.single:
+            batch = stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length)
+            batch.extra["positions"] = batch.lengths.unsqueeze(1) - 1
+            return self.to_device(batch)
+        if self.base.kind == "seq2seq":
+            return self.to_device(self.collate_decoder(encoded))
+        rows = [Encoded([*e.ids, *word[:-1]]) for e in encoded for word in self.words]
+        starts = torch.tensor([e.length - 1 for e in encoded for _ in self.words])
+        batch = stack(rows, self.base.tokenizer.pad_token_id, self.base.max_length)
+        batch.items = len(encoded)
+        return self.to_device(self.add_targets(batch, starts))
+
+    def collate_decoder(self, encoded: Sequence[Encoded]) -> Batch:
+        """Encoder rows repeated for each label; the decoder reads its start token and the word."""
+        pad_id = self.base.tokenizer.pad_token_id
+        batch = stack([e for e in encoded for _ in self.words], pad_id, self.base.max_length)
+        batch.items = len(encoded)
+        start = self.base.module.config.decoder_start_token_id
+        decoder = [[start, *word[:-1]] for _ in encoded for word in self.words]
+        width = max(map(len, decoder))
+        batch.inputs["decoder_input_ids"] = pad(decoder, pad_id, width)
+        batch.extra["width"] = torch.tensor(width)
+        return self.add_targets(batch, torch.zeros(len(decoder), dtype=torch.int64))
+
+    def add_targets(self, batch: Batch, starts: torch.Tensor) -> Batch:
+        """Where each word's tokens are predicted, (rows, longest word), and which tokens they are."""
+        targets = [word for _ in range(batch.items) for word in self.words]
+        width = max(map(len, self.words))
+        lengths = torch.tensor([len(t) for t in targets])
+        real = mask_of(lengths, width)
+        batch.extra["positions"] = (starts.unsqueeze(1) + torch.arange(width)) * real
+        batch.extra["targets"] = pad(targets, 0, width)
+        batch.extra["real"] = real
+        return batch
+
+    def to_device(self, batch: Batch) -> Batch:
+        device = next(self.base.module.parameters()).device
+        batch.inputs = {k: v.to(device) for k, v in batch.inputs.items()}
+        batch.extra = {k: v.to(device) for k, v in batch.extra.items()}
+        return batch
+
+    def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
+        """Float32 (items, labels): log-probability of each label's word, summed over its tokens."""
+        length = int(batch.extra["width"]) if "width" in batch.extra else batch.padded
+        with only_positions(output_head(self.base), batch.extra["positions"], length):
+            logits = module(**batch.inputs, **past).logits
+        logp = torch.log_softmax(logits.float(), dim=-1)
+        if self.single:
+            return logp[:, 0, torch.tensor([w[0] for w in self.words], device=logp.device)]
+        picked = logp.gather(-1, batch.extra["targets"].unsqueeze(-1)).squeeze(-1)
+        return (picked * batch.extra["real"]).sum(-1).view(batch.items, len(self.words))
+
+
+class HeadReader(nn.Module):
+    """A fresh linear layer on the pooled hidden state; decoders read the prompt, encoders the bare text or pair."""
+
+    def __init__(self, base: Base, context: TaskContext) -> None:
+        super().__init__()
+        self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
+        self.fields = context.task.fields
+        self.truncated = 0
+        self.how = pooling(base)
+        self.head = nn.Linear(base.width, context.classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.head.to(next(base.module.parameters()).device)
+
+    def target(self) -> nn.Module:
+        """What a strategy wraps and trains under this readout."""
+        return backbone(self.base)
+
+    def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
+        """Decoders and T5: the prompt, cut from the front; encoders: one text or a sentence pair, longest first cut."""
+        limit = min(self.sequence, self.base.max_length or self.sequence)
+        return [self.encode_one(f, limit) for f in fields]
+
+    def encode_one(self, fields: dict[str, str], limit: int) -> Encoded:
+        tokenizer = self.base.tokenizer
+        if self.base.kind in ("causal", "seq2seq"):
+            ids = tokenizer(fill(self.template, fields))["input_ids"]
+            self.truncated += len(ids) > limit
+            return Encoded(ids[max(0, len(ids) - limit) :])
+        texts = [fields[name] for name in self.fields]
+        parts = texts if len(texts) <= 2 else ["\n".join(texts)]
+        full = tokenizer(*parts)
+        if len(full["input_ids"]) > limit:
+            self.truncated += 1
+            full = tokenizer(*parts, truncation="longest_first" if len(parts) > 1 else True, max_length=limit)
+        return Encoded(full["input_ids"], full.get("token_type_ids"))
+
+    def collate(self, encoded: Sequence[Encoded]) -> Batch:
+        batch = stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length)
+        device = self.head.weight.device
+        batch.inputs = {k: v.to(device) for k, v in batch.inputs.items()}
+        return batch
+
+    def features(self, module: nn.Module, batch: Batch) -> torch.Tensor:
+        """Pooled hidden states, (items, width)."""
+        return pool(self.how, module(**batch.inputs).last_hidden_state, batch.lengths, batch.padded)
+
+    def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
+        """Float32 logits (items, labels)."""
+        out: torch.Tensor = self.head(self.features(module, batch).to(self.head.weight.dtype)).float()
+        return out
+
+
+def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadReader:
+    """The reader of the cell's readout."""
+    return VerbalizerReader(base, context) if context.readout == "verbalizer" else HeadReader(base, context)
+
+
+__all__ = ["HeadReader", "Reader", "VerbalizerReader", "make_reader", "only_positions", "padded_length"]

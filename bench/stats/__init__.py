@@ -1,0 +1,1 @@
+"""Metrics, intervals and tests: numpy and scipy only, no model in sight."""

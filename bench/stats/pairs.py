@@ -1,0 +1,95 @@
+"""Tests for two things measured on the same items: two trained models, or two strategies over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact McNemar test: items only the first / only the second got right, and the two-sided p-value."""
+
+    first_only: int
+    second_only: int
+    p: float
+
+
+def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
+    """Exact two-sided McNemar test over items (McNemar 1947; binomial form, Dietterich 1998, section 3.1).
+
+    It compares two trained models. It is no test of the strategies that trained them: with one seed it calls
+    A/A different in 38-62% of cases (DESIGN 8). Raises `ValueError` for unequal or empty input.
+    """
+    first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
+    if first.shape != second.shape or first.size == 0:
+        raise ValueError(f"mcnemar needs two vectors of one length above 0, got {first.shape} and {second.shape}")
+    b, c = int((first & ~second).sum()), int((~first & second).sum())
+    p = 1.0 if b + c == 0 else min(1.0, 2 * float(stats.binom.cdf(min(b, c), b + c, 0.5)))
+    return McNemar(b, c, p)
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.floating]:
+    """Adjusted p-values in the order given (Benjamini & Hochberg 1995): below 0.05 is a false discovery rate of 5%."""
+    p = np.asarray(p_values, dtype=float)
+    if p.size == 0:
+        return p
+    order = np.argsort(p)[::-1]
+    scaled = p[order] * p.size / np.arange(p.size, 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled))
+    return adjusted
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Mean difference over seeds, its standard error over seeds and items, that error's degrees of freedom, and p."""
+
+    difference: float
+    error: float
+    freedom: float
+    p: float
+
+
+def jackknife_variance(left_out: ArrayLike) -> float:
+    """Variance of a statistic from its leave-one-out values (Efron & Tibshirani 1993, eq. 11.5).
+
+    For a mean it is exactly s^2 / n. 0 for fewer than two values.
+    """
+    values = np.asarray(left_out, dtype=float)
+    n = values.size
+    return 0.0 if n < 2 else float((n - 1) / n * ((values - values.mean()) ** 2).sum())
+
+
+def seed_test(differences: Sequence[float], item_variance: float, items: int) -> SeedTest:
+    """Two-sided test of per-seed differences that must hold over seeds and over test items.
+
+    The larger of two p-values: the paired t test over seeds with S - 1 degrees of freedom (Student 1908), and a t
+    test whose SE^2 = s^2 / S + item_variance, degrees of freedom after Satterthwaite (1946, eq. 17). The first alone
+    would call three equal differences of one item a certainty; the second alone calls up to 7% of A/A pairs
+    different at three seeds, both together at most 5% (simulated: seed SD 0 to 6 points, 120 to 5000 items).
+    With one difference it is a test of two trained models only. Raises `ValueError` for no difference.
+    """
+    d = np.asarray(differences, dtype=float)
+    if d.size == 0:
+        raise ValueError("seed_test needs at least one difference")
+    seeds = float(d.var(ddof=1)) / d.size if d.size > 1 else 0.0
+    mean, total = float(d.mean()), seeds + item_variance
+    parts = (seeds**2 / (d.size - 1) if d.size > 1 else 0.0) + (item_variance**2 / (items - 1) if items > 1 else 0.0)
+    freedom = total**2 / parts if parts > 0 else math.inf
+    p = _two_sided(mean, total, freedom)
+    if d.size > 1:
+        p = max(p, _two_sided(mean, seeds, d.size - 1))
+    return SeedTest(mean, math.sqrt(total), freedom, p)
+
+
+def _two_sided(mean: float, variance: float, freedom: float) -> float:
+    """Two-sided p of a t statistic; without any variance a difference is certain and no difference is none."""
+    if variance <= 0:
+        return 1.0 if mean == 0 else 0.0
+    return min(1.0, 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), freedom)))

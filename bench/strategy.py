@@ -1,0 +1,153 @@
+"""The strategy interface: what one file in `adapters/` must offer, and what the engine hands to it.
+
+A strategy prepares a `Plan`; the engine owns the only training loop and drives the plan until the meter says
+the budget is spent. Nothing here imports torch at run time, so listing and planning stay fast.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.config.schema import Readout, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from bench.budget import Meter
+    from bench.data.rows import Rows
+    from bench.models.base import Base
+
+Kind = Literal["causal", "masked", "seq2seq", "encoder"]
+ALL_KINDS: frozenset[Kind] = frozenset(("causal", "masked", "seq2seq", "encoder"))
+
+
+class Unsupported(Exception):
+    """This strategy cannot work here; the message says why and names the alternative. Becomes an outcome."""
+
+
+class Diverged(Exception):
+    """Loss or scores are not finite; the message says where. Becomes an outcome."""
+
+
+class Options(BaseModel):
+    """Base of every strategy's options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    readout: Readout = "auto"
+    """How the answer is read: `head`, `verbalizer`, or `auto` (the suite's, else what model and strategy allow)."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy cannot do without; where it is missing the cell is `unsupported` in these words."""
+
+    kinds: frozenset[Kind] = ALL_KINDS
+    """Kinds of model it works on."""
+    train_labels: int = 1
+    """Fewest labelled examples it can start with."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a strategy may see of its task: the labels the budget allows, never the test rows."""
+
+    name: str
+    task: Task
+    train: Rows
+    """The labelled rows of the budget, drawn by seed; the same for every strategy of a seed."""
+    seed: int
+    readout: Literal["head", "verbalizer"]
+    batch: int
+    """Rows per optimizer step."""
+    sequence: int
+    """Longest input in tokens."""
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.task.labels)
+
+
+class Answerer(Protocol):
+    """What the engine asks after adaptation: label scores for rows it has not seen."""
+
+    truncated: int
+
+    def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+        """Scores, float64 array (rows, labels), larger is likelier, in the order given."""
+        ...
+
+
+@dataclass
+class ParamGroup:
+    """Parameters sharing a learning rate."""
+
+    params: list[torch.nn.Parameter]
+    lr: float
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Plan:
+    """What the loop needs. `loss` holds the method's own regulariser; `search` replaces the loop where nothing
+    is differentiated. A plan with neither groups nor search answers as it is."""
+
+    answer: Answerer
+    save: Callable[[Path], None]
+    """Writes what a user must keep for this task, beside the base, into an empty folder."""
+    module: torch.nn.Module | None = None
+    """The module whose training mode the loop sets."""
+    groups: list[ParamGroup] = field(default_factory=list)
+    encode: Callable[[Sequence[dict[str, str]]], list[Any]] | None = None
+    """Text rows to encoded examples, each with a length; once, before the first step."""
+    collate: Callable[[Sequence[Any]], Any] | None = None
+    """Encoded examples to one padded batch with a `shape` (rows, padded length)."""
+    loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
+    """(batch, labels int64 (rows,)) -> scalar loss, mean over rows."""
+    after_step: Callable[[float], None] | None = None
+    """Called with the progress (0..1) between `optimizer.step()` and `zero_grad()`."""
+    search: Callable[[Meter], None] | None = None
+    labels_used: int | None = None
+    """Distinct labels read; None means all rows of `TaskContext.train`."""
+    created: int = 0
+    """Parameters added to the base."""
+    trained: int | None = None
+    """Parameters changed where no optimizer group tells (a solved probe)."""
+    seen: list[torch.nn.Module] = field(default_factory=list)
+    """Modules whose forwards the meter watches."""
+    notes: list[str] = field(default_factory=list)
+
+
+class Strategy(ABC):
+    """One way of adapting a model. Subclass in `adapters/<name>.py` and bind an instance to `strategy`."""
+
+    name: str = ""
+    """Set by the registry: the file's stem."""
+    family: ClassVar[str]
+    trains: ClassVar[str]
+    """What trains, in a few words."""
+    paper: ClassVar[str]
+    """The source of the method."""
+    needs: ClassVar[Needs] = Needs()
+    readouts: ClassVar[tuple[Literal["head", "verbalizer"], ...]] = ("verbalizer", "head")
+    """Readouts it can use, the preferred one first."""
+    base_unchanged: ClassVar[bool] = True
+    """Whether the base's own weights are bit-identical afterwards."""
+    Options: ClassVar[type[Options]] = Options
+
+    def seeded(self, options: Any) -> bool:
+        """Whether the seed can change the result; an unseeded strategy is run once whatever `seeds` says."""
+        return True
+
+    @abstractmethod
+    def prepare(self, base: Base, context: TaskContext, options: Any) -> Plan:
+        """Wrap, initialise and say how to train. Raises `Unsupported` where it cannot work on this base."""

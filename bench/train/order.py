@@ -1,0 +1,28 @@
+"""The order in which labelled rows are trained on: by seed, in batches of like length, the same for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+BUCKET_BATCHES = 8
+"""Rows are sorted by length within this many shuffled batches: long enough to save padding, short enough to mix."""
+
+
+def batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of row indexes. Every epoch reads every row once; the last batch of one may be smaller.
+
+    `lengths` in tokens. The order depends on lengths, size and seed only.
+    """
+    if not lengths:
+        return
+    rng = np.random.default_rng([seed, 0x0BA7C4])
+    while True:
+        order = rng.permutation(len(lengths))
+        epoch: list[list[int]] = []
+        for start in range(0, len(order), size * BUCKET_BATCHES):
+            bucket = sorted(order[start : start + size * BUCKET_BATCHES].tolist(), key=lambda i: lengths[i])
+            epoch += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+        for i in rng.permutation(len(epoch)):
+            yield epoch[i]

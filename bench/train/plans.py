@@ -1,0 +1,120 @@
+"""What gradient strategies share: a plan that trains some parameters of a module through a readout, and PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.models.base import Base
+from bench.models.parts import count, freeze
+from bench.score.adapted import Adapted
+from bench.score.readers import HeadReader, VerbalizerReader, make_reader
+from bench.strategy import ParamGroup, Plan, TaskContext, Unsupported
+
+HEAD_LR = 1e-3
+"""Least learning rate of a fresh head: at a pretrained weight's rate it would hardly leave its initialisation."""
+
+Reader = VerbalizerReader | HeadReader
+
+
+def target_of(base: Base, reader: Reader) -> nn.Module:
+    """What a strategy changes: the whole model under the verbalizer, the backbone under a head."""
+    return reader.target() if isinstance(reader, HeadReader) else base.module
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors as safetensors, on the CPU and contiguous."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+
+
+def save_head(reader: Reader, folder: Path) -> None:
+    """Write the head beside the rest, where the readout has one."""
+    if isinstance(reader, HeadReader):
+        save_tensors(folder / "head.safetensors", {"weight": reader.head.weight, "bias": reader.head.bias})
+
+
+def gradient_plan(
+    base: Base,
+    context: TaskContext,
+    module: nn.Module,
+    reader: Reader,
+    parameters: Sequence[nn.Parameter],
+    lr: float,
+    save: Callable[[Path], None],
+    *,
+    weight_decay: float = 0.0,
+    regulariser: Callable[[], torch.Tensor] | None = None,
+    created: int = 0,
+) -> Plan:
+    """Train `parameters` (and the head, if any) with the cross-entropy over label scores.
+
+    Raises `Unsupported` where nothing would train.
+    """
+    trained = list(parameters)
+    if not trained:
+        raise Unsupported("no parameter of this model would train under these options")
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    groups = [ParamGroup(trained, lr, weight_decay)]
+    if isinstance(reader, HeadReader):
+        groups.append(ParamGroup(list(reader.head.parameters()), max(lr, HEAD_LR)))
+        created += count(list(reader.head.parameters()))
+
+    def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
+        value = nn.functional.cross_entropy(reader.scores(module, batch), labels)
+        return value if regulariser is None else value + regulariser()
+
+    def save_all(folder: Path) -> None:
+        save(folder)
+        save_head(reader, folder)
+
+    return Plan(
+        answer=Adapted(module, reader),
+        save=save_all,
+        module=module,
+        groups=groups,
+        encode=reader.encode,
+        collate=reader.collate,
+        loss=loss,
+        created=created,
+        seen=[watched(base, reader)],
+    )
+
+
+def watched(base: Base, reader: Reader) -> nn.Module:
+    """The module whose forwards the meter counts: the innermost one every forward goes through."""
+    return target_of(base, reader)
+
+
+def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **options: Any) -> Plan:
+    """Wrap with any PEFT configuration and train what PEFT made trainable. `config.task_type` is set here.
+
+    Raises `Unsupported` in PEFT's own words where it cannot wrap this model.
+    """
+    from peft import TaskType, get_peft_model
+
+    reader = make_reader(base, context)
+    freeze(base.module)
+    target = target_of(base, reader)
+    before = {id(p) for p in base.module.parameters()}
+    kinds = {"causal": TaskType.CAUSAL_LM, "seq2seq": TaskType.SEQ_2_SEQ_LM}
+    config.task_type = TaskType.FEATURE_EXTRACTION if isinstance(reader, HeadReader) else kinds[base.kind]
+    try:
+        module = get_peft_model(target, config)
+    except (ValueError, NotImplementedError, AttributeError) as error:
+        raise Unsupported(f"PEFT cannot wrap this model: {' '.join(str(error).split())[:300]}") from error
+    module.peft_config["default"].base_model_name_or_path = base.spec
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    created = count([p for p in module.parameters() if id(p) not in before])
+
+    def save(folder: Path) -> None:
+        module.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card: nothing a user must keep
+
+    plan = gradient_plan(base, context, module, reader, parameters, lr, save, created=created, **options)
+    return plan
