@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bench.strategy import Plan, Strategy, TaskContext, Unsupported
-from bench.strategy import Options as Base_
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bench.models.base import Base
 
 
-class Options(Base_):
+class BitFitOptions(Options):
     """Options of `bitfit`."""
 
     lr: float = Field(1e-3, gt=0)
@@ -31,9 +32,9 @@ class BitFit(Strategy):
     trains = "bias terms"
     paper = "Ben Zaken et al. 2022, BitFit: Simple Parameter-efficient Fine-tuning"
     base_unchanged = False
-    Options = Options
+    Options = BitFitOptions
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: BitFitOptions) -> Plan:
         from bench.models.parts import count, freeze
         from bench.score.readers import make_reader
         from bench.train.plans import gradient_plan, save_tensors, target_of
@@ -56,20 +57,19 @@ class BitFit(Strategy):
         )
         if created:
             plan.notes.append(
-                f"{len(created)} zero biases ({count(created):,} parameters) were added, because the model has none there"
+                f"{len(created)} zero biases ({count(created):,} parameters) were added: the model has none there"
             )
         return plan
 
 
-def create_biases(target: object) -> list:
+def create_biases(target: nn.Module) -> list[nn.Parameter]:
     """A zero bias for every linear layer of the blocks that has none; the new parameters."""
     import torch
     from torch import nn
 
     from bench.models.parts import linear_layers
 
-    assert isinstance(target, nn.Module)
-    created = []
+    created: list[nn.Parameter] = []
     for layer in linear_layers(target).values():
         if isinstance(layer, nn.Linear) and layer.bias is None:
             weight = layer.weight

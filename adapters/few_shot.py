@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bench.strategy import Needs, Plan, Strategy, TaskContext, Unsupported
-from bench.strategy import Options as Base_
+from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     from bench.data.rows import Rows
     from bench.models.base import Base
 
 
-class Options(Base_):
+class FewShotOptions(Options):
     """Options of `few_shot`."""
 
     k: int = Field(8, ge=1)
@@ -35,16 +34,18 @@ class FewShot(Strategy):
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
     needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1)
     readouts = ("verbalizer",)
-    Options = Options
+    Options = FewShotOptions
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
         from bench.data.rows import class_balanced
         from bench.score.adapted import Calibrated
         from bench.score.demonstrations import Demonstrations
         from bench.score.readers import VerbalizerReader
 
         if options.k > len(context.train.labels):
-            raise Unsupported(f"k={options.k} demonstrations but only {len(context.train.labels)} labels: raise budget.labels or lower k")
+            raise Unsupported(
+                f"k={options.k} demonstrations, but {len(context.train.labels)} labels: raise budget.labels or lower k"
+            )
         shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
         notes = []
         if options.selection == "random":

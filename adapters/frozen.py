@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bench.strategy import Plan, Strategy, TaskContext, Unsupported
-from bench.strategy import Options as Base_
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bench.budget import Meter
     from bench.models.base import Base
     from bench.score.readers import HeadReader
 
 
-class Options(Base_):
+class FrozenOptions(Options):
     """Options of `frozen`."""
 
     c: float = Field(0.1, gt=0)
@@ -32,14 +33,14 @@ class Frozen(Strategy):
 
     family = "feature extraction"
     trains = "a linear probe on frozen features"
-    paper = "Alain & Bengio 2017, Understanding intermediate layers using linear classifier probes; Peters et al. 2019, To Tune or Not to Tune?"
+    paper = "Alain & Bengio 2017, Understanding intermediate layers using linear classifier probes"
     readouts = ("head",)
-    Options = Options
+    Options = FrozenOptions
 
-    def seeded(self, options: Options) -> bool:
+    def seeded(self, options: FrozenOptions) -> bool:
         return True  # the labels are drawn by seed
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: FrozenOptions) -> Plan:
         from bench.models.parts import freeze
         from bench.score.readers import HeadReader
 
@@ -52,7 +53,7 @@ class Frozen(Strategy):
         return probe_plan(context, reader, options)
 
 
-def probe_plan(context: TaskContext, reader: HeadReader, options: Options) -> Plan:
+def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions) -> Plan:
     """One pass over the labelled rows, then a convex problem."""
     from bench.models.parts import count
     from bench.score.adapted import Adapted
@@ -76,7 +77,7 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: Options) -> Pl
     return plan
 
 
-def features_of(context: TaskContext, reader: HeadReader, meter: Meter) -> tuple:
+def features_of(context: TaskContext, reader: HeadReader, meter: Meter) -> tuple[np.ndarray, list[int]]:
     """Pooled features of as many labelled rows as the budget allows, (rows, width), and their labels."""
     import torch
 
@@ -101,13 +102,12 @@ def features_of(context: TaskContext, reader: HeadReader, meter: Meter) -> tuple
     return torch.cat(parts).double().numpy(), labels
 
 
-def solve(reader: HeadReader, features: object, labels: list[int], c: float) -> str:
+def solve(reader: HeadReader, x: np.ndarray, labels: list[int], c: float) -> str:
     """Logistic regression to convergence, written into the head with the standardisation folded in."""
     import numpy as np
     import torch
     from sklearn.linear_model import LogisticRegression
 
-    x = np.asarray(features)
     mean, scale = x.mean(0), x.std(0) + 1e-6
     model = LogisticRegression(C=c, max_iter=10_000, tol=1e-8).fit((x - mean) / scale, labels)
     weight, bias = np.zeros((reader.head.out_features, x.shape[1])), np.full(reader.head.out_features, -30.0)
@@ -124,7 +124,7 @@ def solve(reader: HeadReader, features: object, labels: list[int], c: float) -> 
     return f"the probe {state} after {iterations} iterations of L-BFGS (C={c})"
 
 
-def top_layers_plan(base: Base, context: TaskContext, reader: HeadReader, options: Options) -> Plan:
+def top_layers_plan(base: Base, context: TaskContext, reader: HeadReader, options: FrozenOptions) -> Plan:
     """The last blocks, the final norm and the head train by gradient."""
     from bench.models.parts import blocks, final_norm
     from bench.train.plans import gradient_plan, save_tensors

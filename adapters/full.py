@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from bench.strategy import Plan, Strategy, TaskContext
-from bench.strategy import Options as Base_
+from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from bench.models.base import Base
 
 
-class Options(Base_):
+class FullOptions(Options):
     """Options of `full`."""
 
     lr: float = Field(2e-5, gt=0)
@@ -30,9 +29,9 @@ class Full(Strategy):
     trains = "every weight"
     paper = "Devlin et al. 2019, BERT; Howard & Ruder 2018, Universal Language Model Fine-tuning"
     base_unchanged = False
-    Options = Options
+    Options = FullOptions
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: FullOptions) -> Plan:
         from bench.models.parts import freeze
         from bench.score.readers import make_reader
         from bench.train.plans import gradient_plan, target_of
@@ -42,7 +41,8 @@ class Full(Strategy):
         target = target_of(base, reader)
 
         def save(folder: Path) -> None:
-            target.save_pretrained(str(folder))
+            save_pretrained: Any = target.save_pretrained  # transformers' own, on a model or its backbone
+            save_pretrained(str(folder))
 
         parameters = list(target.parameters())
         return gradient_plan(

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bench.strategy import Plan, Strategy, TaskContext
-from bench.strategy import Options as Base_
+from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from bench.models.base import Base
 
 
-class Options(Base_):
+class LoRAOptions(Options):
     """Options of `lora`; those PEFT has carry PEFT's names."""
 
     lr: float = Field(5e-4, gt=0)
@@ -40,9 +39,9 @@ class LoRA(Strategy):
     family = "reparametrisation"
     trains = "low-rank factors of the linear layers"
     paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
-    Options = Options
+    Options = LoRAOptions
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: LoRAOptions) -> Plan:
         from peft import LoraConfig
 
         from bench.train.plans import peft_plan

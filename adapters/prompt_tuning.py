@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bench.strategy import Plan, Strategy, TaskContext, Unsupported
-from bench.strategy import Options as Base_
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from bench.models.base import Base
 
 
-class Options(Base_):
+class PromptTuningOptions(Options):
     """Options of `prompt_tuning`; those PEFT has carry PEFT's names."""
 
     lr: float = Field(3e-2, gt=0)
@@ -33,9 +32,9 @@ class PromptTuning(Strategy):
     family = "soft prompts"
     trains = "virtual input tokens"
     paper = "Lester et al. 2021, The Power of Scale for Parameter-Efficient Prompt Tuning"
-    Options = Options
+    Options = PromptTuningOptions
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: PromptTuningOptions) -> Plan:
         from peft import PromptTuningConfig
 
         from bench.train.plans import peft_plan
@@ -58,11 +57,12 @@ class PromptTuning(Strategy):
         return plan
 
 
-def initialise(module: nn.Module, base: Base, context: TaskContext, options: Options) -> None:
+def initialise(module: nn.Module, base: Base, context: TaskContext, options: PromptTuningOptions) -> None:
     """Copy embeddings of real tokens into the virtual ones, drawn by the cell's seed or from the prompt's text."""
     import torch
 
-    embedding = base.module.get_input_embeddings()
+    get_input_embeddings: Any = base.module.get_input_embeddings
+    embedding = get_input_embeddings()
     n = options.num_virtual_tokens
     if options.init == "text":
         text = context.task.templates[0].pattern

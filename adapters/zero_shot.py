@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.strategy import Needs, Plan, Strategy, TaskContext
-from bench.strategy import Options as Base_
+from bench.strategy import Needs, Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from bench.models.base import Base
 
 
-class Options(Base_):
+class ZeroShotOptions(Options):
     """Options of `zero_shot`."""
 
     calibrate: bool = False
@@ -27,12 +26,12 @@ class ZeroShot(Strategy):
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners"
     needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=0)
     readouts = ("verbalizer",)
-    Options = Options
+    Options = ZeroShotOptions
 
-    def seeded(self, options: Options) -> bool:
+    def seeded(self, options: ZeroShotOptions) -> bool:
         return False
 
-    def prepare(self, base: Base, context: TaskContext, options: Options) -> Plan:
+    def prepare(self, base: Base, context: TaskContext, options: ZeroShotOptions) -> Plan:
         from bench.score.adapted import Adapted, Calibrated
         from bench.score.readers import VerbalizerReader
 

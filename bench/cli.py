@@ -51,7 +51,7 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
     request = load(tokens or [])
     planned = planning.make(request)
     earlier = planning.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for job in planned.jobs:
         known = planning.predicted(job.cell, earlier)
         rows.append(

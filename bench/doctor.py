@@ -7,13 +7,13 @@ import shutil
 import sys
 from typing import Any
 
+from bench.config.schema import DataSettings
 from bench.data import hub
 from bench.data.sources import mirror_folder
-from bench.config.schema import DataSettings
-from bench.host import can_fork
 from bench.measure import environment, memory
 from bench.models.cache import cache_dir, is_ready
 from bench.models.catalog import ALIASES
+from bench.process import can_fork
 
 
 def examine() -> dict[str, Any]:
@@ -42,7 +42,9 @@ def unsupported(machine: dict[str, Any], reach: dict[str, Any]) -> list[dict[str
     if machine["gpu"] is None:
         found.append({"what": "energy and driver memory", "why": "they are read from the card's driver"})
     if not can_fork():
-        found.append({"what": "warm start", "why": f"fork is not used on {sys.platform}; every cell imports the stack anew"})
+        found.append(
+            {"what": "warm start", "why": f"fork is not used on {sys.platform}; every cell imports the stack anew"}
+        )
     if memory.high_water() is None:
         found.append({"what": "exact resident peaks", "why": "no /proc here; peaks are sampled every 20 ms"})
     if not reach["hub"]:

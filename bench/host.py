@@ -17,29 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.process import UNWRITABLE, can_fork, die_with_parent
+
 if TYPE_CHECKING:
     from bench.models.base import Base
     from bench.plan import Job
-
-UNWRITABLE = 28
-"""Exit code of a child that could not write its record (ENOSPC and kin)."""
-
-
-def can_fork() -> bool:
-    """Fork exists and is safe here; `BENCH_START_METHOD=spawn` turns it off."""
-    return hasattr(os, "fork") and sys.platform == "linux" and os.environ.get("BENCH_START_METHOD", "fork") == "fork"
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing behind (Linux)."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died between the two calls
-        os._exit(1)
 
 
 class Events:

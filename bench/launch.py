@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +23,10 @@ from typing import Any, Protocol
 import psutil
 
 from bench.errors import UserFault
-from bench.host import UNWRITABLE
 from bench.measure.environment import environment
 from bench.models.catalog import parse
 from bench.plan import Job
+from bench.process import UNWRITABLE
 from bench.records import DataInfo, Outcome, Result, Status, read_result, write_record
 
 WATCH_SECONDS = 0.05
@@ -131,10 +132,8 @@ def children(pid: int) -> list[int]:
 
 def kill(pid: int) -> None:
     """SIGKILL, if it is still there; on Windows, terminate."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def oom_kills() -> int:
@@ -240,7 +239,10 @@ class Launcher:
         if ending.status is not None and ending.reason is not None:
             return ending.status, ending.reason
         if kernel_killed:
-            return Status.out_of_memory, "the kernel killed it for want of memory: lower batch or sequence, or use a larger machine"
+            return (
+                Status.out_of_memory,
+                "the kernel killed it for want of memory: lower batch or sequence, or use a larger machine",
+            )
         tail = f"; the log ends: {log_end(folder)}" if log_end(folder) else ""
         if ending.reason is not None:
             return Status.error, ending.reason + tail

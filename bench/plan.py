@@ -49,7 +49,7 @@ class Planned:
 
 
 def device_type(asked: str) -> Literal["cpu", "cuda"]:
-    """`cuda` where a card is visible to the driver, unless asked otherwise. Raises `UserFault` where asked for in vain."""
+    """`cuda` where a card is visible to the driver, unless asked otherwise. `UserFault` if asked for in vain."""
     present = card.describe() is not None
     if asked == "cuda" and not present:
         raise UserFault("device=cuda, but the driver shows no card; allowed here: cpu, auto")
@@ -204,7 +204,15 @@ def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...],
 
 def like(cell: CellInfo) -> tuple[str, ...]:
     """Cells with this key in common are expected to take about as long."""
-    return (cell.model, cell.task, cell.base_strategy, cell.device, cell.precision, identity.digest(cell.budget, 8), str(cell.limit))
+    return (
+        cell.model,
+        cell.task,
+        cell.base_strategy,
+        cell.device,
+        cell.precision,
+        identity.digest(cell.budget, 8),
+        str(cell.limit),
+    )
 
 
 def total_seconds(result: Result) -> float:

@@ -299,4 +299,6 @@ def read_plan(path: Path) -> PlanFile:
     try:
         return PlanFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError, ValueError) as error:
-        raise UserFault(f"{path} is damaged ({str(error).splitlines()[0]}); run the suite again to rewrite it") from None
+        raise UserFault(
+            f"{path} is damaged ({str(error).splitlines()[0]}); run the suite again to rewrite it"
+        ) from None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -66,11 +65,16 @@ def held(run_dir: Path) -> Iterator[None]:
     except Timeout:
         raise UserFault(f"another run is writing {run_dir}; wait for it, or use run.name= for another folder") from None
     except OSError as error:
-        raise UserFault(f"results_dir: cannot write into {run_dir}: {error.strerror}; allowed: a writable folder") from None
+        raise unwritable(run_dir, error) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def unwritable(folder: Path, error: OSError) -> UserFault:
+    """The fault for a results folder that cannot be written."""
+    return UserFault(f"results_dir: cannot write into {folder}: {error.strerror}; allowed: a writable folder")
 
 
 def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
@@ -87,7 +91,7 @@ def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
     try:
         write_record(run_dir / "plan.json", record)
     except OSError as error:
-        raise UserFault(f"results_dir: cannot write into {run_dir}: {error.strerror}; allowed: a writable folder") from None
+        raise unwritable(run_dir, error) from None
 
 
 def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
@@ -133,7 +137,8 @@ def render(request: Request) -> tuple[Path, Path]:
 def headline(markdown: Path) -> str:
     """The answer sentences of a rendered page, for the terminal."""
     lines = [line for line in markdown.read_text(encoding="utf-8").splitlines() if line.strip()]
-    start = next((i for i, line in enumerate(lines) if line.lower().startswith("## ") and "answer" in line.lower()), None)
+    headings = (i for i, line in enumerate(lines) if line.startswith("## ") and "answer" in line.lower())
+    start = next(headings, None)
     return lines[start + 1] if start is not None and start + 1 < len(lines) else ""
 
 

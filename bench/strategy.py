@@ -79,7 +79,10 @@ class TaskContext:
 class Answerer(Protocol):
     """What the engine asks after adaptation: label scores for rows it has not seen."""
 
-    truncated: int
+    @property
+    def truncated(self) -> int:
+        """Inputs that were longer than allowed and lost their front, so far."""
+        ...
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Scores, float64 array (rows, labels), larger is likelier, in the order given."""

@@ -44,7 +44,8 @@ class Cell:
         self.job, self.load, self.tell = job, load, tell
         self.ledger = Ledger(job.cell.device)
         self.fields: dict[str, Any] = {}
-        self.data = DataInfo(source=job.located["source"], fingerprint=job.located["fingerprint"], labels=job.task.labels)
+        located = job.located
+        self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
         self.predictions: dict[str, Any] | None = None
         self.notes: list[str] = []
 
@@ -184,14 +185,17 @@ def limit_device_memory(gib: float | None) -> None:
 
 def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext) -> None:
     """Raise `Unsupported` in words where the strategy's needs are not met."""
-    if base.kind not in strategy.needs.kinds:
-        allowed = " or ".join(sorted(strategy.needs.kinds))
+    name, needs = strategy.name, strategy.needs
+    if base.kind not in needs.kinds:
+        allowed = " or ".join(sorted(needs.kinds))
         why = "it has no LM head" if base.kind == "encoder" else "its LM head fills blanks and cannot continue a prompt"
-        raise Unsupported(f"{strategy.name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full with it")
+        raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
     if context.readout not in strategy.readouts:
-        raise Unsupported(f"{strategy.name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
-    if len(context.train) < strategy.needs.train_labels:
-        raise Unsupported(f"{strategy.name} needs at least {strategy.needs.train_labels} label(s), the budget allows {len(context.train)}: raise budget.labels")
+        raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
+    if len(context.train) < needs.train_labels:
+        raise Unsupported(
+            f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"
+        )
 
 
 def seed_everything(seed: int) -> None:
@@ -236,5 +240,3 @@ def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
     detail = " ".join(str(error).split())[:400]
     kind = "" if isinstance(error, UserFault) else f"{type(error).__name__}: "
     return Status.error, f"{kind}{detail}{place}; the end of log.txt beside this record has the traceback"
-
-

@@ -66,7 +66,9 @@ def read_suite_file(path: Path) -> dict[str, Any]:
     except Exception as error:  # YAML and OmegaConf errors of many kinds; one line each
         raise UserFault(f"suite file {path.name} cannot be read: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(raw, dict):
-        raise UserFault(f"suite file {path.name} is not a mapping; allowed: name, model, tasks, strategies, budget, ...")
+        raise UserFault(
+            f"suite file {path.name} is not a mapping; allowed: name, model, tasks, strategies, budget, ..."
+        )
     return {str(key): value for key, value in raw.items()}
 
 
@@ -109,9 +111,9 @@ def refuse_stray_overrides(kind: str, overrides: Any, present: Any, selected: li
 def suite_axis_gives_way(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
     """A budget axis named by an override replaces the suite file's axis."""
     budget, asked = raw.get("budget"), overrides.get("budget")
-    if isinstance(asked, dict) and not isinstance(asked.get("labels"), dict) and isinstance(budget, dict):
-        if any(asked.get(axis) is not None for axis in AXES):
-            raw["budget"] = {key: value for key, value in budget.items() if key not in AXES}
+    named = isinstance(asked, dict) and any(asked.get(axis) is not None for axis in AXES)
+    if named and isinstance(budget, dict):
+        raw["budget"] = {key: value for key, value in budget.items() if key not in AXES}
 
 
 def select(merged: dict[str, Any], kind: str, chosen: list[str]) -> None:

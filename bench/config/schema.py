@@ -30,7 +30,9 @@ def safe_name(value: str) -> str:
 def quoted(value: Any) -> Any:
     """Refuse what YAML 1.1 made of an unquoted word: `no` and `yes` arrive here as booleans."""
     if isinstance(value, bool):
-        raise ValueError("a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)")
+        raise ValueError(
+            "a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)"
+        )
     return value
 
 
@@ -38,12 +40,14 @@ Word = Annotated[str, BeforeValidator(quoted)]
 
 
 class DataRef(Frozen):
-    """Where a task's rows come from: a hub data set (or its mirror, or our bundled sample), or the user's own folder."""
+    """Where a task's rows come from: a hub data set (or its mirror, or our sample), or the user's own folder."""
 
     hub: str | None = Field(None, description="`org/name` of a hub data set")
     config: str | None = Field(None, description="the hub data set's configuration, e.g. `sst2`")
     revision: str | None = Field(None, description="commit of the hub data set")
-    sample: str | None = Field(None, description="file in suites/samples/ to use where neither mirror nor hub is at hand")
+    sample: str | None = Field(
+        None, description="file in suites/samples/ to use where neither mirror nor hub is at hand"
+    )
     path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
 
     @model_validator(mode="after")
@@ -75,12 +79,16 @@ class Task(Frozen):
     data: DataRef
     splits: Splits
     kind: Literal["classify"] = "classify"
-    columns: dict[str, str] = Field(description="field -> data column; `label` is the label's column, the others are text")
+    columns: dict[str, str] = Field(
+        description="field -> data column; `label` is the label's column, the others are text"
+    )
     labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
     templates: list[Template] = Field(min_length=1, description="the first one is used")
     metric: Metric = "accuracy"
     positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
-    limit: int | None = Field(None, ge=1, description="score only this many test rows: one fixed subset, whatever the seed")
+    limit: int | None = Field(
+        None, ge=1, description="score only this many test rows: one fixed subset, whatever the seed"
+    )
     model: str | None = Field(None, description="this task's own model instead of the suite's")
     strategies: dict[str, dict[str, Any] | None] | None = Field(None, description="this task's own strategies")
     batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
@@ -121,15 +129,21 @@ class Budget(Frozen):
     labels: int = Field(128, ge=0, description="distinct labelled target items read for any purpose")
     train_examples: int | None = Field(None, ge=1, description="examples forwarded in training, repeats counted")
     train_tokens: int | None = Field(None, ge=1, description="real (non-padding) tokens forwarded in training")
-    train_flops: float | None = Field(None, gt=0, allow_inf_nan=False, description="floating-point operations in training")
+    train_flops: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="floating-point operations in training"
+    )
     train_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds of optimizer steps")
-    memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False, description="cap on resident (CPU) or device memory")
+    memory_gib: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="cap on resident (CPU) or device memory"
+    )
 
     @model_validator(mode="after")
     def one_axis(self) -> Budget:
         axes = [a for a in AXES if getattr(self, a) is not None]
         if len(axes) != 1:
-            raise ValueError(f"exactly one budget axis must bind, got {axes or 'none'}; allowed: one of {', '.join(AXES)}")
+            raise ValueError(
+                f"exactly one budget axis must bind, got {axes or 'none'}; allowed: one of {', '.join(AXES)}"
+            )
         return self
 
     @property
@@ -210,9 +224,13 @@ class Settings(Frozen):
     run: RunSettings = Field(default_factory=RunSettings)
     results_dir: str = "results"
     reports_dir: str = "reports"
-    adapters_path: str | None = Field(None, description="a further folder of strategy files (foreign code: named in records)")
+    adapters_path: str | None = Field(
+        None, description="a further folder of strategy files (foreign code: named in records)"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     executor: Literal["local"] = "local"
-    threads: int | None = Field(None, ge=1, description="CPU threads of a cell; by default every core this process may use")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a cell; by default every core this process may use"
+    )
     keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
     rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

@@ -28,7 +28,7 @@ class Tokens:
 
 def plain(token: str) -> dict[str, Any]:
     """One `a.b=c` token as `{'a': {'b': c}}`. Raises `UserFault` where it is none."""
-    key, separator, value = token.partition("=")
+    key, separator, _ = token.partition("=")
     if not separator or not key.strip() or key.startswith("-"):
         raise UserFault(f"'{token}' is not an override: got no '=', allowed key=value, e.g. budget.labels=64")
     if "${" in token:
@@ -39,7 +39,7 @@ def plain(token: str) -> dict[str, Any]:
         raise UserFault(f"cannot read '{token}': {str(error).splitlines()[0]}") from None
     if not isinstance(container, dict):
         raise UserFault(f"cannot read '{token}'; allowed key=value")
-    return container
+    return {str(k): v for k, v in container.items()}
 
 
 def names(key: str, value: Any) -> list[str]:

@@ -84,6 +84,7 @@ def kind_of(config: PretrainedConfig, label: str) -> Kind:
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_MASKED_LM_MAPPING,
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
         MODEL_MAPPING,
     )
 
@@ -98,7 +99,9 @@ def kind_of(config: PretrainedConfig, label: str) -> Kind:
         return "causal" if decoder else "encoder"
     if of in MODEL_FOR_CAUSAL_LM_MAPPING:
         return "causal"
-    if of in MODEL_MAPPING:
+    if (
+        of in MODEL_MAPPING and of in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    ):  # the second leaves out vision and audio
         return "encoder"
     raise UserFault(f"model '{label}' is of type '{config.model_type}', which is no text model transformers can load")
 
@@ -192,10 +195,11 @@ def _quiet(seed: int) -> Iterator[None]:
     from transformers.utils import logging
 
     before, threads = os.environ.get("HF_DEACTIVATE_ASYNC_LOAD"), torch.get_num_threads()
-    bars = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     torch.set_num_threads(1)
     logging.disable_progress_bar()  # tqdm starts a monitor thread
+    logging.set_verbosity_error()  # its table of missing weights: `_stored` says it in one line
     try:
         with torch.random.fork_rng(devices=[]):
             # not torch.manual_seed: that one also seeds CUDA, which this process must not touch
@@ -203,6 +207,7 @@ def _quiet(seed: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
         if before is None:

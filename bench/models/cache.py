@@ -123,7 +123,8 @@ def _convert(ref: ModelRef, gguf: Path, out: Path) -> Path:
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     command = [sys.executable, "-m", "bench.models.convert", str(gguf), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+    own = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}  # everything it needs is in the file
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **own}, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
         raise UserFault(f"model '{ref.spec}': {gguf.name} cannot be converted to safetensors: {why}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,24 @@ def convert(gguf: Path, out: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    split = _split(gguf)
+    logging.set_verbosity_error()
     where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     try:
+        split = _split(gguf)
         # dequantize: the default keeps a quantizer on the model, which then neither trains nor saves.
         config = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, quantization_config=config, **where
+        model, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, quantization_config=config, output_loading_info=True, **where
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserFault(f"transformers cannot read {gguf.name}: {error}") from None
+    if lost := sorted(info["missing_keys"]):  # transformers would fill these with random numbers and only warn
+        what = f"a {type(model).__name__}: it lacks {len(lost)} parameters, e.g. {lost[0]}"
+        raise UserFault(f"{gguf.name} does not fill {what}")
     if split == "digits":
         _split_digits(tokenizer)
-    model.config._name_or_path = ""  # else the file's internal title would pose as a repository
+    vars(model.config).pop("_model_name_or_path", None)  # the file's internal title, which would pose as a repository
     tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -70,7 +73,6 @@ def _split_digits(tokenizer: Any) -> None:
 
 def main(arguments: list[str]) -> int:
     """Exit code 0, or 2 with one worded line on stderr."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in the file
     try:
         if len(arguments) != 2:
             raise UserFault(f"convert needs GGUF and OUT, got {len(arguments)} arguments")

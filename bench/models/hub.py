@@ -58,7 +58,9 @@ def _list(ref: ModelRef) -> list[str]:
     from huggingface_hub import HfApi
 
     try:
-        return list(HfApi().list_repo_files(ref.name, revision=ref.revision))
+        # model_info, for it gives up at once where list_repo_files retries an unreachable hub for half a minute
+        info = HfApi().model_info(ref.name, revision=ref.revision, timeout=20)
+        return [sibling.rfilename for sibling in info.siblings or []]
     except Exception as error:  # noqa: BLE001 - which library's error it is depends on the hub client's version
         _fault(ref, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ Pooling = Literal["last", "mean", "first"]
 
 def backbone(base: Base) -> nn.Module:
     """The model without its LM head: ids to hidden states, (rows, tokens, width). T5: its encoder."""
-    module = base.module
+    module: Any = base.module
     if base.kind == "seq2seq":
         inner = module.get_encoder()
     elif base.kind == "encoder":
@@ -28,7 +28,8 @@ def backbone(base: Base) -> nn.Module:
 
 def output_head(base: Base) -> nn.Module:
     """The LM head: hidden states to logits over the vocabulary."""
-    head = base.module.get_output_embeddings()
+    module: Any = base.module
+    head = module.get_output_embeddings()
     assert isinstance(head, nn.Module)
     return head
 

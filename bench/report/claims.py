@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-
 from bench.report import format as show
 from bench.report.evidence import Evidence, Gathered, gather
 from bench.report.summary import Board, Row
@@ -85,7 +84,23 @@ def conclude(board: Board) -> Conclusion:
     if len(board.rows) > MOST_STRATEGIES:
         notes.append(f"{len(board.rows)} strategies make too many pairs to read: only the best of each task is "
                      "compared with the others.")
-    return Conclusion(answer(board, on_mean), [*on_mean, *pairs], notes)
+    return Conclusion(answer(board, on_mean), [*on_mean, *pairs], [*_explained([*on_mean, *pairs]), *notes])
+
+
+def _explained(pairs: list[Pair]) -> list[str]:
+    """Which tests were used, and what each is a comparison of."""
+    notes = []
+    if any(not pair.claimable for pair in pairs):
+        notes.append("With fewer than three training runs these are comparisons of two trained models, not of the strategies "
+                     "that trained them.")
+    if any(pair.only for pair in pairs):
+        notes.append("On a task: exact McNemar test over the items that only one of the two got right, whatever the task's "
+                     "metric. On the mean: the paired difference over its jackknife error over items.")
+    if any(pair.seeds >= FEWEST_SEEDS for pair in pairs):
+        notes.append("From three training runs on: the larger p-value of a paired t test over seeds and of one whose error "
+                     "holds seeds and test items.")
+    return [*notes, "p-values are adjusted (Benjamini–Hochberg) over all tasks together, and those on the mean among "
+            "themselves; below 0.05 counts."] if notes else []
 
 
 def adjust(pairs: list[Pair]) -> list[Pair]:
@@ -171,7 +186,7 @@ def answer(board: Board, on_mean: list[Pair]) -> Answer:
         return Answer(board, None, f"Nothing is recommended: no strategy that finished beats chance on the "
                       f"{board.mean_name}.", f"The best of them, {best.strategy}, has {_scored(best)} where the best "
                       f"constant answers reach {show.score(board.mean_chance)}.")
-    use = (f"Use {best.strategy}: {board.mean_name} {_scored(best)} on {show.listed(board.included)}; "
+    use = (f"Use {best.strategy}: {board.mean_name} {_scored(best)} on {_by_task(board, best)}; "
            f"{_cost(best)}.")
     return Answer(board, best, use, _caveat(board, best, on_mean))
 
@@ -201,6 +216,7 @@ def _caveat(board: Board, best: Row, on_mean: list[Pair]) -> str:
     others = [row for row in board.ranked if row is not best]
     if not others:
         return "No other strategy finished every task, so it is compared with nothing."
+    waiting = [row.strategy for row in board.rows if row.rank is None]
     unclaimed = _runs(board)
     parts = [unclaimed] if unclaimed else []
     if worse and not unclaimed:
@@ -214,6 +230,8 @@ def _caveat(board: Board, best: Row, on_mean: list[Pair]) -> str:
         parts.append(f"{where} cannot be told apart from {names}{_cheapest(best, same)}")
     elif unclaimed:
         parts.append("on these test items its trained model differs from every other one")
+    if waiting:
+        parts.append(f"{show.listed(waiting)} did not finish and {'is' if len(waiting) == 1 else 'are'} not ranked")
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
@@ -237,6 +255,13 @@ def _cheapest(best: Row, same: list[Row]) -> str:
         return ", none of which needs less memory" if len(same) > 1 else ", which does not need less memory"
     lead = f", of which {least.strategy} is the cheapest" if len(same) > 1 else ", which is cheaper"
     return f"{lead} ({show.gib(least.memory.size if least.memory else None)}, {show.seconds(least.adapt_seconds)})"
+
+
+def _by_task(board: Board, row: Row) -> str:
+    """The tasks of the mean, with their own scores where there are several."""
+    if len(board.included) == 1:
+        return board.included[0]
+    return show.listed([f"{task} ({show.score(row.scores[task].value)})" for task in board.included])
 
 
 def _scored(row: Row) -> str:

@@ -27,7 +27,7 @@ def _shown(char: str) -> str:
     return "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char
 
 
-def finite(number: float | int | None) -> float | None:
+def finite(number: float | None) -> float | None:
     """The number as a float, or None where it is absent, NaN or infinite."""
     if number is None:
         return None

@@ -32,10 +32,15 @@ class Drawn:
 def to_html(page: Page) -> str:
     """The page as HTML. Every string of a record passes autoescape; only our own style, script and SVG do not."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
-    drawn = [Drawn(section, figures(section.board, section.answer.pick, f"f{i}") if i < MOST_FIGURES else [],
-                   family_classes(section.board)) for i, section in enumerate(page.sections)]
+    colours = family_classes(row for section in page.sections for row in section.board.rows)
+    drawn = [_drawn(section, colours, f"f{i}", i < MOST_FIGURES) for i, section in enumerate(page.sections)]
     template = environment().get_template("report.html.jinja")
     return template.render(page=page, drawn=drawn, style=Markup(style), script=Markup(script), policy=policy(style, script))
+
+
+def _drawn(section: Section, colours: dict[str, str], key: str, wanted: bool) -> Drawn:
+    legend = {row.family: colours[row.family] for row in section.board.ranked}
+    return Drawn(section, figures(section.board, section.answer.pick, colours, key) if wanted else [], legend)
 
 
 def environment() -> Environment:

@@ -29,16 +29,18 @@ class Placed:
     leader: bool
 
 
-def place(spots: Sequence[Spot], widths: Sequence[float], size: tuple[float, float], height: float = 14) -> list[Placed]:
+def place(spots: Sequence[Spot], widths: Sequence[float], size: tuple[float, float], blocked: Sequence[Box] = (),
+          height: float = 14) -> list[Placed]:
     """Greedy placement (after Christensen, Marks & Shieber 1995, section 3.1): each label takes the cheapest of
-    positions on growing rings around its point, labels of crowded points first. `widths` are in pixels.
+    positions on growing rings around its point, labels of crowded points first. `widths` are in pixels; `blocked` are places where
+    something else is written.
     """
     solid = [(spot.x - 6, spot.y - 6, spot.x + 6, spot.y + 6) for spot in spots]
     bars = [(spot.x - 2, spot.top, spot.x + 2, spot.bottom) for spot in spots]
     crowd = [sum(abs(a.x - b.x) < 80 and abs(a.y - b.y) < 30 for b in spots) for a in spots]
     placed: dict[int, tuple[Placed, Box]] = {}
     for i in sorted(range(len(spots)), key=lambda i: -crowd[i]):
-        taken = [box for _, box in placed.values()]
+        taken = [*blocked, *(box for _, box in placed.values())]
         placed[i] = min((_candidate(spots[i], widths[i], height, ring, angle) for ring in (11, 20, 32, 46, 62, 80, 100)
                          for angle in range(0, 360, 20)),
                         key=lambda option: _cost(option, spots[i], size, solid, bars, taken))
@@ -50,7 +52,7 @@ def _candidate(spot: Spot, width: float, height: float, ring: float, angle: int)
     dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     x = spot.x + ring * dx + (0 if dx > 0.3 else -width if dx < -0.3 else -width / 2)
     y = spot.y + ring * dy
-    return Placed(x, y, ring > 20), (x - 2, y - height / 2, x + width + 2, y + height / 2)
+    return Placed(x, y, ring > 11), (x - 2, y - height / 2, x + width + 2, y + height / 2)
 
 
 def _cost(option: tuple[Placed, Box], spot: Spot, size: tuple[float, float], solid: list[Box], bars: list[Box],

@@ -5,14 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.report import format as show
+from bench.report.appendix import ended, failures, pair_tables
 from bench.report.claims import FEWEST_SEEDS, Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
 from bench.report.provenance import Fact, budget, facts
 from bench.report.summary import Board, boards
-from bench.report.appendix import ended, failures, pair_tables
 from bench.report.tables import Table, leaderboard, task_table
 
-SAMPLE = ("This run used the sample written for this project: 120 items cannot separate tuned methods.")
+SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
+READING = {
+    "95% interval": (
+        "How far the score of these trained models could lie off on other test items of the same kind. It says nothing "
+        "about training again: with another seed the score moves too. Overlapping intervals are no test; see the "
+        "comparisons. An interval without width means that resampling these items shows no doubt, not that there is none. "
+        "Accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap. Over several seeds it is the mean of the seeds' "
+        "intervals; over several tasks their distances add in squares."),
+    "Chance": (
+        "The best any constant answer reaches on these items, in the task's own metric. A task in which no strategy beats "
+        "it says nothing about strategies and stays out of means and headlines."),
+    "Difference": (
+        f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds (paired t test) "
+        "and over test items, with false discoveries held at 5% (Benjamini–Hochberg). With fewer, exact McNemar tests "
+        "compare two trained models, which says little about the strategies that trained them. “Cannot be told apart” is "
+        "not “equal”."),
+    "Peak memory": (
+        "The largest peak over all phases and seeds. RSS is the resident memory of the whole process on a CPU, libraries "
+        "included; CUDA allocated is what tensors took on the card, without the context."),
+    "Training": (
+        "Wall time of adapting, without loading and scoring. Tokens/s counts real tokens over optimizer steps after "
+        "warm-up."),
+}
+"""Term -> what it means and what it does not."""
+IMPROVING_MEANS = (
+    "The training loss was still clearly falling when the budget ended: the score is one of the budget, not of the "
+    "strategy's best.")
 
 
 @dataclass(frozen=True)
@@ -99,24 +125,7 @@ def _remarks(run: Run) -> list[str]:
 
 def _reading(sections: list[Section]) -> list[tuple[str, str]]:
     """A short guide, (term, what it means and what it does not)."""
-    guide = [
-        ("95% interval", "How far the score of these trained models could lie off on other test items of the same kind. It "
-         "says nothing about training again: with another seed the score moves too. Overlapping intervals are no test; see "
-         "the comparisons. An interval without width means that resampling these items could show no doubt, not that there "
-         "is none. Accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap. Over several seeds it is the mean of "
-         "the seeds' intervals."),
-        ("Chance", "The best any constant answer reaches on these items in the task's own metric. A task in which no strategy "
-         "beats it says nothing about strategies and stays out of means and headlines."),
-        ("Difference", f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds "
-         "(paired t test) and over test items, with false discoveries held at 5% (Benjamini–Hochberg). With fewer, exact "
-         "McNemar tests compare two trained models, which says little about the strategies that trained them. “Cannot be "
-         "told apart” is not “equal”."),
-        ("Peak memory", "The largest peak over load, adapt and predict. RSS is the resident memory of the whole process on a "
-         "CPU, libraries included; CUDA allocated is what tensors took on the card, without the context."),
-        ("Training", "Wall time of adapting, without loading and scoring. Tokens/s counts real tokens over optimizer steps "
-         "after warm-up."),
-    ]
+    guide = dict(READING)
     if any(row.still_improving for section in sections for row in section.board.rows):
-        guide.append(("Still improving", "The training loss was still clearly falling when the budget ended: the score is one "
-                      "of the budget, not of the strategy's best."))
-    return guide
+        guide["Still improving"] = IMPROVING_MEANS
+    return list(guide.items())

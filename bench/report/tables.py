@@ -29,7 +29,8 @@ class Plot:
     value: float
     low: float
     high: float
-    chance: float
+    chance: float | None
+    """None where chance lies too far off to be on the picture."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class Table:
 
 
 class Axis:
-    """Places scores of one table on 0..100, chance included, so that its intervals can be compared by eye."""
+    """Places scores of one table on 0..100 so that its intervals can be compared by eye."""
 
     def __init__(self, values: list[float | None], chance: float | None) -> None:
-        known = [value for value in [*values, chance] if value is not None]
-        self.low, self.high = (min(known), max(known)) if known else (0.0, 1.0)
-        self.chance = chance
+        known = [value for value in values if value is not None]
+        self.low, self.high, self.chance = *within(known), chance
+        if chance is not None and near(chance, self.low, self.high):
+            self.low, self.high = within([self.low, self.high, chance])
+        else:
+            self.chance = None
 
     def at(self, value: float) -> float:
         """Where a value lies, in per cent of the width."""
@@ -70,9 +74,19 @@ class Axis:
 
     def plot(self, value: float | None, low: float | None, high: float | None) -> Plot | None:
         """The picture of an interval; None where something is not measured."""
-        if value is None or low is None or high is None or self.chance is None:
+        if value is None or low is None or high is None:
             return None
-        return Plot(self.at(value), self.at(low), self.at(high), self.at(self.chance))
+        return Plot(self.at(value), self.at(low), self.at(high), None if self.chance is None else self.at(self.chance))
+
+
+def within(values: list[float]) -> tuple[float, float]:
+    """Smallest and largest; 0 and 1 of nothing."""
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def near(chance: float, low: float, high: float) -> bool:
+    """Whether chance can be drawn beside the scores without pressing them into less than half of the room."""
+    return max(low - chance, chance - high) <= high - low
 
 
 def leaderboard(board: Board, pick: Row | None) -> Table:
@@ -87,7 +101,7 @@ def leaderboard(board: Board, pick: Row | None) -> Table:
         Column("outcome", "", False)]
     rows = [_leader(board, row, axis, len(kinds) > 1) for row in board.rows]
     strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
-    return Table(f"Leaderboard: {board.title}", columns, rows, _mean_notes(board), strong)
+    return Table(board.title, columns, rows, _mean_notes(board), strong)
 
 
 def _leader(board: Board, row: Row, axis: Axis, mixed: bool) -> list[Entry]:
@@ -150,7 +164,8 @@ def outcome(cells: list[CellView], improving_on: list[str] | None = None) -> Ent
     """How a row's cells ended, with the marks a reader of its score needs."""
     marks = list(badges(cells))
     if improving_on:
-        where = f" ({show.listed(improving_on)})" if len({cell.info.task for cell in cells}) > 1 else ""
+        tasks = {cell.info.task for cell in cells}
+        where = f" ({show.listed(improving_on)})" if len(improving_on) < len(tasks) else ""
         marks.append(("improving", f"{IMPROVING}{where}"))
     if other := sum(cell.other_code for cell in cells):
         marks.append(("other", OTHER_CODE if other == len(cells) else f"{other} of {len(cells)} {OTHER_CODE}"))

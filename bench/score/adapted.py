@@ -15,7 +15,7 @@ from bench.score.batch import Encoded
 from bench.score.readers import HeadReader, VerbalizerReader
 from bench.strategy import Answerer, Diverged
 
-TOKENS_A_BATCH = 2048
+TOKENS_A_BATCH = 1024
 """Padded tokens of a scoring batch: enough to fill the cores, small beside the weights."""
 
 
@@ -66,7 +66,7 @@ def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, o
             rows.update(zip(indexes, values, strict=True))
     out = np.stack([rows[i] for i in range(len(encoded))]) if encoded else np.zeros((0, 0))
     if not np.isfinite(out).all():
-        raise Diverged("scores of test items are not finite: the adapted weights hold NaN or infinity; lower the learning rate")
+        raise Diverged("scores of test items are not finite: the adapted weights hold NaN or infinity; lower lr")
     return out
 
 
@@ -85,7 +85,7 @@ class Calibrated:
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Calibrated log-probabilities over the labels, (rows, labels)."""
-        blank = [{name: text for name in self.fields} for text in self.content_free]
+        blank = [dict.fromkeys(self.fields, text) for text in self.content_free]
         bias = np.log(np.exp(normalised(self.inner.predict(blank, meter))).mean(0))
         return normalised(self.inner.predict(fields, meter)) - bias
 

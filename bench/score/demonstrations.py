@@ -39,8 +39,8 @@ class Demonstrations:
     def prefix(self, rows: Rows) -> list[int]:
         """Ids of the demonstrations, tokenised apart from the question: joining the texts would move the token
         boundary between them and change scores (up to 0.65 nats)."""
-        shown = (fill(self.template, f) + self.labels[y] + BETWEEN for f, y in zip(rows.fields, rows.labels, strict=True))
-        return self.reader.tokens("".join(shown))
+        pairs = zip(rows.fields, rows.labels, strict=True)
+        return self.reader.tokens("".join(fill(self.template, f) + self.labels[y] + BETWEEN for f, y in pairs))
 
     def check(self, prefix: Sequence[int], questions: Sequence[Encoded]) -> None:
         """Raise `Unsupported` where prefix, longest question and word do not fit the model's context."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from bench.data.prompts import fill, words
 from bench.models.base import Base
 from bench.models.parts import backbone, output_head, pool, pooling
-from bench.score.batch import Batch, Encoded, mask_of, pad, padded_length, stack
+from bench.score.batch import Batch, Encoded, mask_of, pad, stack
 from bench.strategy import TaskContext, Unsupported
 
 
@@ -60,11 +60,12 @@ class VerbalizerReader:
     def __init__(self, base: Base, context: TaskContext) -> None:
         if base.kind not in ("causal", "seq2seq"):
             what = "no LM head" if base.kind == "encoder" else "a masked LM head, which fills blanks only"
-            raise Unsupported(f"the verbalizer readout needs a model that continues text; this one has {what}: use readout=head")
+            raise Unsupported(f"the verbalizer readout continues text, and this model has {what}: use readout=head")
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
         self.truncated = 0
         tokenizer = base.tokenizer
-        self.words = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in words(self.template, context.task.labels)]
+        spoken = words(self.template, context.task.labels)
+        self.words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in spoken]
         if len({tuple(w) for w in self.words}) < len(self.words) or not all(self.words):
             raise Unsupported("two label words become the same tokens in this model's vocabulary: choose other words")
         self.single = base.kind == "causal" and all(len(w) == 1 for w in self.words)
@@ -110,7 +111,8 @@ class VerbalizerReader:
         pad_id = self.base.tokenizer.pad_token_id
         batch = stack([e for e in encoded for _ in self.words], pad_id, self.base.max_length)
         batch.items = len(encoded)
-        start = self.base.module.config.decoder_start_token_id
+        config: Any = self.base.module.config
+        start = config.decoder_start_token_id
         decoder = [[start, *word[:-1]] for _ in encoded for word in self.words]
         width = max(map(len, decoder))
         batch.inputs["decoder_input_ids"] = pad(decoder, pad_id, width)
@@ -202,6 +204,3 @@ class HeadReader(nn.Module):
 def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadReader:
     """The reader of the cell's readout."""
     return VerbalizerReader(base, context) if context.readout == "verbalizer" else HeadReader(base, context)
-
-
-__all__ = ["HeadReader", "Reader", "VerbalizerReader", "make_reader", "only_positions", "padded_length"]

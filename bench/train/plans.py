@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def target_of(base: Base, reader: Reader) -> nn.Module:
     return reader.target() if isinstance(reader, HeadReader) else base.module
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors as safetensors, on the CPU and contiguous."""
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
 

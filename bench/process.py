@@ -1,0 +1,27 @@
+"""Facts about processes that launcher, warm process and doctor share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+UNWRITABLE = 28
+"""Exit code of a cell's process that could not write its record (ENOSPC is 28 on Linux)."""
+
+
+def can_fork() -> bool:
+    """Fork exists and is safe here; `BENCH_START_METHOD=spawn` turns it off."""
+    return hasattr(os, "fork") and sys.platform == "linux" and os.environ.get("BENCH_START_METHOD", "fork") == "fork"
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing behind (Linux)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died between the two calls
+        os._exit(1)
