@@ -1,7 +1,7 @@
 """The meter: what a cell has spent, by watching the forwards of the models it is given.
 
 It decides when the budget is spent (a step that would overshoot is not taken), gives `progress` in 0..1 to
-every schedule, and counts FLOPs once a shape. The same meter, without a limit, watches prediction.
+every schedule, and counts FLOPs by shape. The same meter, without a limit, watches prediction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bench.config.schema import Budget
-from bench.measure.flops import counting
+from bench.measure.flops import Book, counting
 from bench.records import Used
 
 WARM_UP_STEPS = 2
@@ -45,7 +45,7 @@ class Meter:
     examples: int = 0
     padded_tokens: int = 0
     steps: list[Step] = field(default_factory=list)
-    known: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    book: Book = field(default_factory=Book)
     """FLOPs by shape."""
     tick: Callable[[float], None] | None = None
     """Called with the progress after every step, for the live table."""
@@ -97,22 +97,24 @@ class Meter:
 
     @contextmanager
     def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
-        """One optimizer step or scoring batch over `examples` items of the given shape."""
+        """One optimizer step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`)."""
         before = self.tokens
-        first = shape not in self.known
+        flops = self.book.get(shape)
+        first = flops is None
         self._sync()
         start = time.perf_counter()
         if first:
             with counting() as count:
                 yield
-            self.known[shape] = float(count.flops)
+            flops = float(count.flops)
+            self.book.add(shape, flops)
         else:
             yield
         self._sync()
         seconds = time.perf_counter() - start
         self.examples += examples
         timed = not first and len(self.steps) >= WARM_UP_STEPS
-        self.steps.append(Step(seconds, self.tokens - before, self.known[shape], timed))
+        self.steps.append(Step(seconds, self.tokens - before, flops or 0.0, timed))
         if self.tick is not None:
             self.tick(self.progress)
 
@@ -155,7 +157,8 @@ class Meter:
         if axis == "train_tokens":
             return float(tokens)
         if axis == "train_flops":
-            return self.known.get(shape) or max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
+            known = self.book.get(shape)
+            return known if known is not None else max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
         recent = [s.seconds for s in self.steps if s.timed] or [s.seconds for s in self.steps]
         return statistics.median(recent) if recent else 0.0
 

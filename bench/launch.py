@@ -208,7 +208,7 @@ class Launcher:
         if seconds > self.cell_seconds:
             return Ending(
                 -9,
-                f"still running after {self.cell_seconds:g} s: raise run.cell_seconds and use rerun=failed",
+                f"still running after {self.cell_seconds:g} s: raise run.cell_seconds",
                 Status.timeout,
             )
         cap = job.memory_gib
@@ -254,9 +254,10 @@ class Launcher:
     def write(self, job: Job, status: Status, reason: str) -> None:
         """The record of a cell that could not write its own."""
         located = job.located
+        limit = self.cell_seconds if status == Status.timeout else None
         result = Result(
             cell=job.cell,
-            outcome=Outcome(status=status, reason=reason),
+            outcome=Outcome(status=status, reason=reason, limit_seconds=limit),
             data=DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels),
             model_note=parse(job.model).note or None,
             environment=environment(job.threads),

@@ -34,9 +34,10 @@ def verdict(result: Result) -> str:
     return f"{result.cell.metric} {score.value:.3f}{spread}"
 
 
-def name_of(job: Job) -> str:
-    """Task, strategy and seed; the model too where it is not obvious from the run."""
-    return f"{job.cell.task} {job.cell.strategy} s{job.cell.seed}"
+def name_of(job: Job, with_model: bool) -> str:
+    """Task, strategy and seed; the model in front where a run has several."""
+    model = f"{job.cell.model} " if with_model else ""
+    return f"{model}{job.cell.task} {job.cell.strategy} s{job.cell.seed}"
 
 
 class Clock:
@@ -77,7 +78,7 @@ class Plain:
 
     def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
         self.console, self.total, self.clock = console, len(jobs), Clock(jobs, earlier)
-        self.done = 0
+        self.done, self.several = 0, len({job.cell.model for job in jobs}) > 1
 
     def __enter__(self) -> Plain:
         return self
@@ -95,7 +96,7 @@ class Plain:
         seconds = self.clock.end(job)
         self.done += 1
         left = f", {clock(self.clock.left())} left" if self.done < self.total else ""
-        line = f"[{self.done}/{self.total}] {name_of(job)}: {verdict(result)} ({clock(seconds)}{left})"
+        line = f"[{self.done}/{self.total}] {name_of(job, self.several)}: {verdict(result)} ({clock(seconds)}{left})"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import identity, registry
-from bench.config import Request, Suite, Task
+from bench.config import Request, Settings, Suite, Task
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault
@@ -168,11 +168,11 @@ def make_job(request: Request, cell: CellInfo, model: ModelRef, task: Task, vari
     )
 
 
-def finished(job: Job, rerun: str, code: str) -> tuple[bool, str | None]:
+def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]:
     """Whether a cell's record stands, and a remark where it was damaged.
 
-    `error` and `interrupted` run again; `out_of_memory` under a larger memory cap is another cell (the cap is part of
-    its identity), `timeout` runs again where `run.cell_seconds` grew, which the launcher tells by `rerun=failed`.
+    `error` and `interrupted` run again, `timeout` under a larger `run.cell_seconds`; `out_of_memory` under a larger
+    memory cap is another cell, because the cap is part of its identity.
     """
     path = Path(job.folder) / "result.json"
     if not path.is_file():
@@ -181,8 +181,10 @@ def finished(job: Job, rerun: str, code: str) -> tuple[bool, str | None]:
         result = read_result(path)
     except (ValueError, OSError) as error:
         return False, str(error)
-    status = result.outcome.status
+    status, rerun = result.outcome.status, settings.rerun
     if status in (Status.error, Status.interrupted) or rerun == "all":
+        return False, None
+    if status == Status.timeout and settings.run.cell_seconds > (result.outcome.limit_seconds or 0):
         return False, None
     if rerun == "failed" and status != Status.ok:
         return False, None

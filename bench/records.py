@@ -44,6 +44,8 @@ class Outcome(Record):
     status: Status
     reason: str | None = None
     """Why it ended so and what to do about it; None where it is `ok`."""
+    limit_seconds: float | None = None
+    """The limit a `timeout` ran into; the cell runs again only under a larger one."""
 
 
 class Score(Record):

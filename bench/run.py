@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
     """Cells without a record that stands; damaged records are named and set aside."""
     todo = []
     for job in planned.jobs:
-        done, damage = plan.finished(job, request.settings.rerun, code_digest())
+        done, damage = plan.finished(job, request.settings, code_digest())
         if damage is not None:
             aside = set_aside(Path(job.folder))
             say(f"damaged record set aside as {aside.name}, its cell runs again: {damage}")
@@ -135,11 +136,12 @@ def render(request: Request) -> tuple[Path, Path]:
 
 
 def headline(markdown: Path) -> str:
-    """The answer sentences of a rendered page, for the terminal."""
+    """The answer sentences of a rendered page as plain text, for the terminal."""
     lines = [line for line in markdown.read_text(encoding="utf-8").splitlines() if line.strip()]
     headings = (i for i, line in enumerate(lines) if line.startswith("## ") and "answer" in line.lower())
     start = next(headings, None)
-    return lines[start + 1] if start is not None and start + 1 < len(lines) else ""
+    text = lines[start + 1] if start is not None and start + 1 < len(lines) else ""
+    return re.sub(r"\\([^\w\s])|\*\*", r"\1", text)
 
 
 def exit_code(results: list[Result]) -> int:

@@ -158,10 +158,15 @@ class Cell:
             data=self.data,
             model_note=parse(self.job.model).note or None,
             notes=self.notes,
-            environment=environment(self.job.threads or cores()),
+            environment=environment(self.job.threads or cores()) | foreign(self.job),
             **self.fields,
         )
         write_record(folder / "result.json", result)
+
+
+def foreign(job: Job) -> dict[str, Any]:
+    """The folder a user's own strategies came from, by name: a record must tell that foreign code ran."""
+    return {"adapters_path": Path(job.adapters_path).name} if job.adapters_path else {}
 
 
 def parquet(columns: dict[str, Any]) -> bytes:

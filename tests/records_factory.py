@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.records import (
-    CellInfo, DataInfo, Outcome, Parameters, Phase, PlanFile, Result, Status, Training, Used, write_record)
+    CellInfo,
+    DataInfo,
+    Outcome,
+    Parameters,
+    Phase,
+    PlanFile,
+    Result,
+    Status,
+    Training,
+    Used,
+    write_record,
+)
 from bench.stats.metrics import score
 
 GIB = 1024**3
 TASKS: dict[str, tuple[str, int, float, str, int]] = {
     # name -> metric, labels, share of the last label, skill needed (easy .. hopeless), test items
-    "sst2": ("accuracy", 2, 0.51, "easy", 872), "cola": ("matthews", 2, 0.69, "hard", 1043),
-    "mrpc": ("f1", 2, 0.68, "hard", 408), "rte": ("accuracy", 2, 0.47, "hopeless", 277),
-    "agnews": ("accuracy", 4, 0.25, "easy", 600)}
+    "sst2": ("accuracy", 2, 0.51, "easy", 872),
+    "cola": ("matthews", 2, 0.69, "hard", 1043),
+    "mrpc": ("f1", 2, 0.68, "hard", 408),
+    "rte": ("accuracy", 2, 0.47, "hopeless", 277),
+    "agnews": ("accuracy", 4, 0.25, "easy", 600),
+}
 STRATEGIES: dict[str, tuple[str, bool, float, float, float, int]] = {
     # name -> family, seeded, skill, peak GiB, seconds, trainable
     "zero_shot": ("prompting", False, 0.66, 0.92, 0.0, 0),
@@ -30,7 +45,8 @@ STRATEGIES: dict[str, tuple[str, bool, float, float, float, int]] = {
     "bitfit": ("selective", True, 0.80, 1.35, 24.0, 51_456),
     "lora": ("reparametrisation", True, 0.88, 1.62, 33.5, 2_442_240),
     "dora": ("reparametrisation", True, 0.875, 1.71, 47.0, 2_580_000),
-    "full": ("full fine-tuning", True, 0.87, 3.05, 51.0, 134_515_008)}
+    "full": ("full fine-tuning", True, 0.87, 3.05, 51.0, 134_515_008),
+}
 EASE = {"easy": 1.0, "hard": 0.5, "hopeless": 0.0}
 REASONS = {
     Status.out_of_memory: "Adapting needed 16.4 GiB where 15.0 GiB are allowed; lower batch or sequence, or choose qlora.",
@@ -38,7 +54,8 @@ REASONS = {
     Status.diverged: "The loss became NaN at step 12 of 32; lower the learning rate (5e-3).",
     Status.timeout: "The cell ran longer than run.cell_seconds=3600.",
     Status.error: "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8x576 and 384x2); see log.txt.",
-    Status.interrupted: "Interrupted by Ctrl-C; run again to resume."}
+    Status.interrupted: "Interrupted by Ctrl-C; run again to resume.",
+}
 
 
 @dataclass
@@ -77,9 +94,18 @@ def write_run(root: Path, fake: Fake) -> Path:
                     infos.append(info)
                     if (task, strategy, seed) not in fake.missing:
                         _write_cell(run_dir / info.id, fake, info, labels)
-    write_record(run_dir / "plan.json", PlanFile(
-        run=fake.name, suite=fake.name, description=fake.description, source=fake.source, cells=infos,
-        code_digest=fake.code_digest, created="2026-07-01T09:00:00+00:00"))
+    write_record(
+        run_dir / "plan.json",
+        PlanFile(
+            run=fake.name,
+            suite=fake.name,
+            description=fake.description,
+            source=fake.source,
+            cells=infos,
+            code_digest=fake.code_digest,
+            created="2026-07-01T09:00:00+00:00",
+        ),
+    )
     return run_dir
 
 
@@ -88,11 +114,27 @@ def cell(fake: Fake, model: str, task: str, strategy: str, seed: int) -> CellInf
     family, seeded = STRATEGIES.get(strategy, ("other PEFT", True))[:2]
     mark = hashlib.sha256(f"{model}{task}{strategy}{seed}".encode()).hexdigest()[:8]
     return CellInfo(
-        id=f"{task}-{strategy}-s{seed}-{mark}", suite=fake.name, model=model, task=task, strategy=strategy,
-        base_strategy=strategy, family=family, readout="verbalizer", metric=TASKS[task][0], seed=seed, seeded=seeded,
-        options={"r": 8}, budget={"labels": 128, "train_examples": 256, "memory_gib": None}, precision="fp32",
-        device="cuda" if fake.cuda else "cpu", batch=8, sequence=256, model_fingerprint=f"sha256:{mark}", task_digest="0" * 16,
-        numerics=1)
+        id=re.sub(r"[^\w.-]", "_", f"{task}-{strategy}-s{seed}-{mark}")[:100],
+        suite=fake.name,
+        model=model,
+        task=task,
+        strategy=strategy,
+        base_strategy=strategy,
+        family=family,
+        readout="verbalizer",
+        metric=TASKS[task][0],
+        seed=seed,
+        seeded=seeded,
+        options={"r": 8},
+        budget={"labels": 128, "train_examples": 256, "memory_gib": None},
+        precision="fp32",
+        device="cuda" if fake.cuda else "cpu",
+        batch=8,
+        sequence=256,
+        model_fingerprint=f"sha256:{model}",
+        task_digest="0" * 16,
+        numerics=1,
+    )
 
 
 def _rng(*parts: object) -> np.random.Generator:
@@ -124,30 +166,63 @@ def _write_cell(folder: Path, fake: Fake, info: CellInfo, labels: np.ndarray) ->
     result = _failed(fake, info, status) if status is not Status.ok else None
     if result is None:
         predicted = _predictions(fake, info, labels)
-        pq.write_table(pa.table({"row": np.arange(labels.size), "label": labels, "predicted": predicted,
-                                 "score_0": _rng(info.id).random(labels.size)}), folder / "predictions.parquet")
+        pq.write_table(
+            pa.table(
+                {
+                    "row": np.arange(labels.size),
+                    "label": labels,
+                    "predicted": predicted,
+                    "score_0": _rng(info.id).random(labels.size),
+                }
+            ),
+            folder / "predictions.parquet",
+        )
         result = _succeeded(fake, info, labels, predicted)
     write_record(folder / "result.json", fake.edit(result) if fake.edit else result)
 
 
 def environment(digest: str) -> dict[str, Any]:
     """What a record says of its machine."""
-    return {"machine": {"system": "Linux", "cpu": "AMD EPYC 7B13", "cores": 2, "memory_bytes": 16 * GIB, "gpu": None,
-                        "id": "ab12cd34ef56"},
-            "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": None},
-            "commit": "0123abcd" * 5, "dirty": False, "code_digest": digest, "threads": 2, "time": "2026-07-01T10:00:00+00:00"}
+    return {
+        "machine": {
+            "system": "Linux",
+            "cpu": "AMD EPYC 7B13",
+            "cores": 2,
+            "memory_bytes": 16 * GIB,
+            "gpu": None,
+            "id": "ab12cd34ef56",
+        },
+        "versions": {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": None},
+        "commit": "0123abcd" * 5,
+        "dirty": False,
+        "code_digest": digest,
+        "threads": 2,
+        "time": "2026-07-01T10:00:00+00:00",
+    }
 
 
 def _common(fake: Fake, info: CellInfo) -> dict[str, Any]:
-    return {"cell": info, "environment": environment(fake.code_digest),
-            "data": DataInfo(source=fake.source, fingerprint="sha256:" + "7e" * 32, train_rows=67_349, test_rows=872,
-                             truncated=3, labels=["negative", "positive"]),
-            "model_note": "instruction-tuned, dequantised from a 4-bit GGUF: zero_shot already holds instruction tuning"}
+    return {
+        "cell": info,
+        "environment": environment(fake.code_digest),
+        "data": DataInfo(
+            source=fake.source,
+            fingerprint="sha256:" + "7e" * 32,
+            train_rows=67_349,
+            test_rows=872,
+            truncated=3,
+            labels=["negative", "positive"],
+        ),
+        "model_note": "instruction-tuned, dequantised from a 4-bit GGUF: zero_shot already holds instruction tuning",
+    }
 
 
 def _failed(fake: Fake, info: CellInfo, status: Status) -> Result:
-    return Result(outcome=Outcome(status=status, reason=REASONS[status]), phases={"load": Phase(seconds=2.1)},
-                  **_common(fake, info))
+    return Result(
+        outcome=Outcome(status=status, reason=REASONS[status]),
+        phases={"load": Phase(seconds=2.1)},
+        **_common(fake, info),
+    )
 
 
 def _succeeded(fake: Fake, info: CellInfo, labels: np.ndarray, predicted: np.ndarray) -> Result:
@@ -157,13 +232,29 @@ def _succeeded(fake: Fake, info: CellInfo, labels: np.ndarray, predicted: np.nda
     trains = trainable > 0
     scores = {name: score(name, labels, predicted) for name in dict.fromkeys((info.metric, "accuracy"))}
     return Result(
-        outcome=Outcome(status=Status.ok), scores=scores,
+        outcome=Outcome(status=Status.ok),
+        scores=scores,
         parameters=Parameters(trainable=trainable, total=134_515_008, stored_bytes=trainable * 4, created=0),
-        phases={"load": Phase(seconds=2.1, peak_rss_bytes=int(0.8 * GIB)),
-                "adapt": Phase(seconds=took * wobble, tokens=9000, padded_tokens=9900, flops=4.1e12 if trains else None,
-                               tokens_per_second=280.0 if trains else None, **peak),
-                "predict": Phase(seconds=18.4 * wobble, peak_rss_bytes=int(0.9 * GIB))},
-        used=Used(ended_by="train_examples" if trains else "nothing to train", labels=128 if trains else 0,
-                  train_examples=256 if trains else 0, train_tokens=9000 if trains else 0, train_seconds=took, progress=1.0),
+        phases={
+            "load": Phase(seconds=2.1, peak_rss_bytes=int(0.8 * GIB)),
+            "adapt": Phase(
+                seconds=took * wobble,
+                tokens=9000,
+                padded_tokens=9900,
+                flops=4.1e12 if trains else None,
+                tokens_per_second=280.0 if trains else None,
+                **peak,
+            ),
+            "predict": Phase(seconds=18.4 * wobble, peak_rss_bytes=int(0.9 * GIB)),
+        },
+        used=Used(
+            ended_by="train_examples" if trains else "nothing to train",
+            labels=128 if trains else 0,
+            train_examples=256 if trains else 0,
+            train_tokens=9000 if trains else 0,
+            train_seconds=took,
+            progress=1.0,
+        ),
         training=Training(losses=[0.7, 0.4], still_improving=info.strategy == "bitfit") if trains else None,
-        **_common(fake, info))
+        **_common(fake, info),
+    )

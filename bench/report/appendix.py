@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench.report import format as show
-from bench.report.claims import Pair
 from bench.report.collect import CellView
+from bench.report.compare import Pair
 from bench.report.summary import Board
 from bench.report.tables import Column, Entry, Table, outcome, timed
 
@@ -19,19 +19,32 @@ def pair_tables(board: Board, pairs: list[Pair]) -> list[Table]:
         counted = any(pair.only for pair in chosen)
         if counted:
             columns.append(Column("only one is right", "first, second"))
-        columns += [Column("training runs"), Column("p"), Column("p adjusted", "Benjamini–Hochberg"),
-                    Column("verdict", "", False)]
+        columns += [
+            Column("training runs"),
+            Column("p"),
+            Column("p adjusted", "Benjamini–Hochberg"),
+            Column("verdict", "", False),
+        ]
         tables.append(Table(f"{measure}: {board.title}", columns, [_pair_row(pair, counted) for pair in chosen]))
     return tables
 
 
 def _pair_row(pair: Pair, counted: bool) -> list[Entry]:
-    only = [Entry("{}, {}".format(*pair.only), sort=sum(pair.only)) if pair.only else Entry("–", faint=True)] if counted else []
-    return [Entry(pair.first, sort=pair.first), Entry(pair.second, sort=pair.second),
-            Entry(f"{pair.difference:+.3f}", sort=pair.difference), *only,
-            Entry(str(pair.seeds) if pair.seeds else "none needed", sort=pair.seeds),
-            Entry(show.p_value(pair.p), sort=pair.p), Entry(show.p_value(pair.adjusted), sort=pair.adjusted),
-            Entry(pair.verdict(), sort=pair.verdict(), faint=not pair.differs)]
+    only = (
+        [Entry("{}, {}".format(*pair.only), sort=sum(pair.only)) if pair.only else Entry("–", faint=True)]
+        if counted
+        else []
+    )
+    return [
+        Entry(pair.first, sort=pair.first),
+        Entry(pair.second, sort=pair.second),
+        Entry(f"{pair.difference:+.3f}", sort=pair.difference),
+        *only,
+        Entry(str(pair.seeds) if pair.seeds else "none needed", sort=pair.seeds),
+        Entry(show.p_value(pair.p), sort=pair.p),
+        Entry(show.p_value(pair.adjusted), sort=pair.adjusted),
+        Entry(pair.verdict(), sort=pair.verdict(), faint=not pair.differs),
+    ]
 
 
 def failures(cells: list[CellView]) -> Table | None:
@@ -39,32 +52,65 @@ def failures(cells: list[CellView]) -> Table | None:
     failed = [cell for cell in cells if cell.status not in ("ok", "not_run")]
     if not failed:
         return None
-    columns = [Column("cell", "", False), Column("strategy", "", False), Column("task", "", False), Column("seed"),
-               Column("outcome", "", False), Column("reason", "", False)]
-    rows = [[Entry(cell.info.id, cell.info.model, cell.info.id), Entry(cell.info.strategy, sort=cell.info.strategy),
-             Entry(cell.info.task, sort=cell.info.task), Entry(str(cell.info.seed), sort=cell.info.seed),
-             outcome([cell]), Entry(cell.reason or "no reason was recorded", sort=cell.reason or "")] for cell in failed]
+    columns = [
+        Column("cell", "", False),
+        Column("strategy", "", False),
+        Column("task", "", False),
+        Column("seed"),
+        Column("outcome", "", False),
+        Column("reason", "", False),
+    ]
+    rows = [
+        [
+            Entry(cell.info.id, cell.info.model, cell.info.id),
+            Entry(cell.info.strategy, sort=cell.info.strategy),
+            Entry(cell.info.task, sort=cell.info.task),
+            Entry(str(cell.info.seed), sort=cell.info.seed),
+            outcome([cell]),
+            Entry(cell.reason or "no reason was recorded", sort=cell.reason or ""),
+        ]
+        for cell in failed
+    ]
     return Table("Cells without a score, and why", columns, rows)
 
 
 def ended(cells: list[CellView]) -> Table:
     """What ended each recorded cell and what it used of the budget."""
-    columns = [Column("cell", "", False), Column("ended by", "", False), Column("labels"), Column("examples"),
-               Column("tokens"), Column("FLOPs"), Column("seconds", "in steps"), Column("truncated", "inputs"),
-               Column("remarks", "", False)]
+    columns = [
+        Column("cell", "", False),
+        Column("ended by", "", False),
+        Column("labels"),
+        Column("examples"),
+        Column("tokens"),
+        Column("FLOPs"),
+        Column("seconds", "in steps"),
+        Column("truncated", "inputs"),
+        Column("remarks", "", False),
+    ]
     rows = []
     for cell in cells:
         if cell.result is None:
             continue
         used, cut = cell.result.used, cell.result.data.truncated
-        figures = [] if used is None else [
-            Entry(f"{used.labels:,}", sort=used.labels), Entry(f"{used.train_examples:,}", sort=used.train_examples),
-            Entry(show.large(used.train_tokens), sort=used.train_tokens),
-            Entry(show.large(used.train_flops), sort=show.finite(used.train_flops), faint=used.train_flops is None),
-            timed(used.train_seconds)]
+        figures = (
+            []
+            if used is None
+            else [
+                Entry(f"{used.labels:,}", sort=used.labels),
+                Entry(f"{used.train_examples:,}", sort=used.train_examples),
+                Entry(show.large(used.train_tokens), sort=used.train_tokens),
+                Entry(show.large(used.train_flops), sort=show.finite(used.train_flops), faint=used.train_flops is None),
+                timed(used.train_seconds),
+            ]
+        )
         by = (used.ended_by if used else None) or show.ABSENT
-        rows.append([Entry(cell.info.id, sort=cell.info.id), Entry(by, sort=by),
-                     *(figures or [Entry(show.ABSENT, faint=True)] * 5),
-                     Entry(show.ABSENT if cut is None else f"{cut:,}", sort=cut, faint=cut is None),
-                     Entry(" ".join(cell.result.notes), sort=" ".join(cell.result.notes))])
+        rows.append(
+            [
+                Entry(cell.info.id, sort=cell.info.id),
+                Entry(by, sort=by),
+                *(figures or [Entry(show.ABSENT, faint=True)] * 5),
+                Entry(show.ABSENT if cut is None else f"{cut:,}", sort=cut, faint=cut is None),
+                Entry(" ".join(cell.result.notes), sort=" ".join(cell.result.notes)),
+            ]
+        )
     return Table("What ended each cell and what it used of the budget", columns, rows)

@@ -13,9 +13,16 @@ from bench.report.format import finite
 NOT_RUN = "not_run"
 DAMAGED = "damaged"
 STATUS_WORDS = {
-    "ok": "ok", "out_of_memory": "out of memory", "unsupported": "unsupported", "diverged": "diverged",
-    "timeout": "timeout", "error": "error", "interrupted": "interrupted", NOT_RUN: "not run yet",
-    DAMAGED: "record damaged"}
+    "ok": "ok",
+    "out_of_memory": "out of memory",
+    "unsupported": "unsupported",
+    "diverged": "diverged",
+    "timeout": "timeout",
+    "error": "error",
+    "interrupted": "interrupted",
+    NOT_RUN: "not run yet",
+    DAMAGED: "record damaged",
+}
 """Status -> what a reader sees, in the order a summary lists them."""
 
 

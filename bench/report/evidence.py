@@ -16,6 +16,10 @@ from bench.stats.confusion import leave_one_out
 from bench.stats.metrics import METRICS, value
 
 
+class Unusable(ValueError):
+    """Predictions that cannot be compared; the message continues `<strategy> on <task>: `."""
+
+
 @dataclass
 class Evidence:
     """One strategy on one task. `left_out` is the metric without each item, averaged over seeds, shape (n,)."""
@@ -52,19 +56,21 @@ def gather(board: Board) -> Gathered:
     return gathered
 
 
-def _evidence(score: TaskScore, metric: str, items: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
-              seeded: bool) -> tuple[Evidence, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _evidence(
+    score: TaskScore, metric: str, items: tuple[NDArray[np.int64], NDArray[np.int64]] | None, seeded: bool
+) -> tuple[Evidence, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Evidence of one strategy on one task, and the test items (rows, labels) all strategies must share."""
     values: dict[int, float] = {}
     left_out, correct = [], None
     # a strategy whose seed cannot matter has one result, however often it was planned
     for cell in score.cells if seeded else score.cells[:1]:
         rows, labels, predicted = read_predictions(cell.folder / "predictions.parquet")
+        # checked before its items may become the ones that the other strategies must share
+        positive = _positive(metric, labels, predicted, cell)
         if items is None:
             items = (rows, labels)
         if not (np.array_equal(rows, items[0]) and np.array_equal(labels, items[1])):
-            raise ValueError("its test items are not those of the other strategies")
-        positive = _positive(metric, labels, predicted, cell)
+            raise Unusable("its test items are not those of the other strategies")
         values[cell.info.seed] = value(metric, labels, predicted, positive)
         left_out.append(leave_one_out(metric, labels, predicted, positive))
         correct = labels == predicted if correct is None else correct
@@ -78,11 +84,11 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], 
     Raises `OSError`, `KeyError`, `ValueError` or `pyarrow.ArrowException` where the file cannot be used.
     """
     if not path.is_file():
-        raise ValueError("its predictions are missing")
+        raise Unusable("its predictions are missing")
     table = pq.ParquetFile(path).read(columns=["row", "label", "predicted"])
     rows, labels, predicted = (table[name].to_numpy().astype(np.int64) for name in ("row", "label", "predicted"))
     if rows.size == 0 or np.unique(rows).size != rows.size:
-        raise ValueError("its predictions have no rows or a row twice")
+        raise Unusable("its predictions have no rows or a row twice")
     order = np.argsort(rows)
     return rows[order], labels[order], predicted[order]
 
@@ -90,13 +96,18 @@ def read_predictions(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], 
 def _positive(metric: str, labels: NDArray[np.int64], predicted: NDArray[np.int64], cell: CellView) -> int:
     """The label index with which the predictions give the recorded score; F1's positive label is not in a record."""
     recorded = cell.score
+    if recorded is not None and recorded.n != labels.size:
+        raise Unusable(f"its predictions hold {labels.size} items, its score {recorded.n}")
     for positive in (1, 0) if metric == "f1" else (1,):
         if recorded is not None and abs(value(metric, labels, predicted, positive) - recorded.value) < 1e-6:
             return positive
-    raise ValueError("its predictions do not give the recorded score")
+    raise Unusable("its predictions do not give the recorded score")
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error, without the path that Arrow puts into it."""
-    text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException) else "its predictions are damaged"
+    """Why predictions cannot be used, without the path that Arrow and the system put into their messages."""
+    if isinstance(error, Unusable):
+        return str(error)
+    if isinstance(error, OSError | KeyError | pa.ArrowException):
+        return "its predictions are damaged"
+    return f"its predictions are damaged ({error})"

@@ -109,7 +109,7 @@ def count(number: int, one: str, many: str | None = None) -> str:
 def listed(names: Sequence[str], most: int = 6) -> str:
     """`a, b and c`, and beyond `most` names `a, b and 7 more`."""
     if len(names) > most:
-        return f"{', '.join(names[:most - 1])} and {len(names) - most + 1} more"
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 

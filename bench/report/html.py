@@ -35,7 +35,9 @@ def to_html(page: Page) -> str:
     colours = family_classes(row for section in page.sections for row in section.board.rows)
     drawn = [_drawn(section, colours, f"f{i}", i < MOST_FIGURES) for i, section in enumerate(page.sections)]
     template = environment().get_template("report.html.jinja")
-    return template.render(page=page, drawn=drawn, style=Markup(style), script=Markup(script), policy=policy(style, script))
+    return template.render(
+        page=page, drawn=drawn, style=Markup(style), script=Markup(script), policy=policy(style, script)
+    )
 
 
 def _drawn(section: Section, colours: dict[str, str], key: str, wanted: bool) -> Drawn:
@@ -45,8 +47,14 @@ def _drawn(section: Section, colours: dict[str, str], key: str, wanted: bool) ->
 
 def environment() -> Environment:
     """Jinja with autoescape on and every printed string made printable first."""
-    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                      lstrip_blocks=True, finalize=_printable)
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
     env.filters["svg"] = Markup
     return env
 
@@ -56,9 +64,11 @@ def _printable(value: Any) -> Any:
 
 
 def policy(style: str, script: str) -> str:
-    """The Content-Security-Policy: nothing is loaded, and only this style and this script count (CSP level 3, 2.3.1)."""
-    return (f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'; "
-            "img-src data:; base-uri 'none'; form-action 'none'")
+    """The Content-Security-Policy: nothing is loaded; only this style and this script count (CSP level 3, 2.3.1)."""
+    return (
+        f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _hash(text: str) -> str:

@@ -29,11 +29,16 @@ class Placed:
     leader: bool
 
 
-def place(spots: Sequence[Spot], widths: Sequence[float], size: tuple[float, float], blocked: Sequence[Box] = (),
-          height: float = 14) -> list[Placed]:
+def place(
+    spots: Sequence[Spot],
+    widths: Sequence[float],
+    size: tuple[float, float],
+    blocked: Sequence[Box] = (),
+    height: float = 14,
+) -> list[Placed]:
     """Greedy placement (after Christensen, Marks & Shieber 1995, section 3.1): each label takes the cheapest of
-    positions on growing rings around its point, labels of crowded points first. `widths` are in pixels; `blocked` are places where
-    something else is written.
+    the positions on growing rings around its point, labels of crowded points first. `widths` are in pixels;
+    `blocked` are places where something else is written.
     """
     solid = [(spot.x - 6, spot.y - 6, spot.x + 6, spot.y + 6) for spot in spots]
     bars = [(spot.x - 2, spot.top, spot.x + 2, spot.bottom) for spot in spots]
@@ -41,9 +46,14 @@ def place(spots: Sequence[Spot], widths: Sequence[float], size: tuple[float, flo
     placed: dict[int, tuple[Placed, Box]] = {}
     for i in sorted(range(len(spots)), key=lambda i: -crowd[i]):
         taken = [*blocked, *(box for _, box in placed.values())]
-        placed[i] = min((_candidate(spots[i], widths[i], height, ring, angle) for ring in (11, 20, 32, 46, 62, 80, 100)
-                         for angle in range(0, 360, 20)),
-                        key=lambda option: _cost(option, spots[i], size, solid, bars, taken))
+        placed[i] = min(
+            (
+                _candidate(spots[i], widths[i], height, ring, angle)
+                for ring in (11, 20, 32, 46, 62, 80, 100)
+                for angle in range(0, 360, 20)
+            ),
+            key=lambda option: _cost(option, spots[i], size, solid, bars, taken),
+        )
     return [placed[i][0] for i in range(len(spots))]
 
 
@@ -55,14 +65,27 @@ def _candidate(spot: Spot, width: float, height: float, ring: float, angle: int)
     return Placed(x, y, ring > 11), (x - 2, y - height / 2, x + width + 2, y + height / 2)
 
 
-def _cost(option: tuple[Placed, Box], spot: Spot, size: tuple[float, float], solid: list[Box], bars: list[Box],
-          taken: list[Box]) -> float:
+def _cost(
+    option: tuple[Placed, Box],
+    spot: Spot,
+    size: tuple[float, float],
+    solid: list[Box],
+    bars: list[Box],
+    taken: list[Box],
+) -> float:
     label, box = option
     outside = max(0.0, -box[0]) + max(0.0, box[2] - size[0]) + max(0.0, -box[1]) + max(0.0, box[3] - size[1])
     middle = (box[0] + box[2]) / 2
     away = math.hypot(middle - spot.x, label.y - spot.y)
-    return (1000 * outside + 400 * sum(_touch(box, other) for other in taken) + 150 * sum(_touch(box, other) for other in solid)
-            + 60 * sum(_touch(box, other) for other in bars) + away + (0 if middle >= spot.x else 4) + 0.2 * abs(label.y - spot.y))
+    return (
+        1000 * outside
+        + 400 * sum(_touch(box, other) for other in taken)
+        + 150 * sum(_touch(box, other) for other in solid)
+        + 60 * sum(_touch(box, other) for other in bars)
+        + away
+        + (0 if middle >= spot.x else 4)
+        + 0.2 * abs(label.y - spot.y)
+    )
 
 
 def _touch(a: Box, b: Box) -> bool:

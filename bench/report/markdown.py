@@ -65,8 +65,13 @@ def _comparisons(sections: list[Section]) -> list[str]:
 def _table(table: Table) -> list[str]:
     """A heading, the table and its notes. Every row has as many cells as the head."""
     heads = [escape(f"{column.name} ({column.unit})" if column.unit else column.name) for column in table.columns]
-    lines = ["", f"### {escape(table.caption)}", "", f"| {' | '.join(heads)} |",
-             f"| {' | '.join('---:' if column.numeric else ':---' for column in table.columns)} |"]
+    lines = [
+        "",
+        f"### {escape(table.caption)}",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"| {' | '.join('---:' if column.numeric else ':---' for column in table.columns)} |",
+    ]
     for i, row in enumerate(table.rows):
         cells = [_cell(entry) for entry in row]
         if i == table.strong:

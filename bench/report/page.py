@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from bench.report import format as show
 from bench.report.appendix import ended, failures, pair_tables
-from bench.report.claims import FEWEST_SEEDS, Answer, Conclusion, conclude
+from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
+from bench.report.compare import FEWEST_SEEDS
 from bench.report.provenance import Fact, budget, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
@@ -15,30 +16,36 @@ from bench.report.tables import Table, leaderboard, task_table
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
 READING = {
     "95% interval": (
-        "How far the score of these trained models could lie off on other test items of the same kind. It says nothing "
-        "about training again: with another seed the score moves too. Overlapping intervals are no test; see the "
-        "comparisons. An interval without width means that resampling these items shows no doubt, not that there is none. "
-        "Accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap. Over several seeds it is the mean of the seeds' "
-        "intervals; over several tasks their distances add in squares."),
+        "How far the score of these trained models could lie off on other test items of the same kind. It says "
+        "nothing about training again: with another seed the score moves too. Overlapping intervals are no test; "
+        "see the comparisons. An interval without width means that resampling these items shows no doubt, not "
+        "that there is none. Accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap. Over several seeds "
+        "it is the mean of the seeds' intervals; over several tasks their distances add in squares."
+    ),
     "Chance": (
-        "The best any constant answer reaches on these items, in the task's own metric. A task in which no strategy beats "
-        "it says nothing about strategies and stays out of means and headlines."),
+        "The best any constant answer reaches on these items, in the task's own metric. A task in which no "
+        "strategy beats it says nothing about strategies and stays out of means and headlines."
+    ),
     "Difference": (
-        f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds (paired t test) "
-        "and over test items, with false discoveries held at 5% (Benjamini–Hochberg). With fewer, exact McNemar tests "
-        "compare two trained models, which says little about the strategies that trained them. “Cannot be told apart” is "
-        "not “equal”."),
+        f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds (paired "
+        "t test) and over test items, with false discoveries held at 5% (Benjamini–Hochberg). With fewer, exact "
+        "McNemar tests compare two trained models, which says little about the strategies that trained them. "
+        "“Cannot be told apart” is not “equal”."
+    ),
     "Peak memory": (
-        "The largest peak over all phases and seeds. RSS is the resident memory of the whole process on a CPU, libraries "
-        "included; CUDA allocated is what tensors took on the card, without the context."),
+        "The largest peak over all phases and seeds. RSS is the resident memory of the whole process on a CPU, "
+        "libraries included; CUDA allocated is what tensors took on the card, without the context."
+    ),
     "Training": (
-        "Wall time of adapting, without loading and scoring. Tokens/s counts real tokens over optimizer steps after "
-        "warm-up."),
+        "Wall time of adapting, without loading and scoring. Tokens/s counts real tokens over optimizer steps "
+        "after warm-up."
+    ),
 }
 """Term -> what it means and what it does not."""
 IMPROVING_MEANS = (
     "The training loss was still clearly falling when the budget ended: the score is one of the budget, not of the "
-    "strategy's best.")
+    "strategy's best."
+)
 
 
 @dataclass(frozen=True)
@@ -73,21 +80,39 @@ class Page:
 
 def build(run: Run) -> Page:
     """Everything the page says about a run. Reads the predictions of each leaderboard as it comes to it."""
-    sections = [_section(board, conclude(board)) for board in boards(run.cells)]
+    sample = _on_sample(run)
+    sections = [_section(board, conclude(board, sample)) for board in boards(run.cells)]
     return Page(
-        run.plan.run, _compared(run), run.plan.description, SAMPLE if _on_sample(run) else None, _status(run),
-        _remarks(run), sections, failures(run.cells), facts(run), ended(run.cells), _reading(sections), run.plan.created)
+        run.plan.run,
+        _compared(run),
+        run.plan.description,
+        SAMPLE if sample else None,
+        _status(run),
+        _remarks(run),
+        sections,
+        failures(run.cells),
+        facts(run),
+        ended(run.cells),
+        _reading(sections),
+        run.plan.created,
+    )
 
 
 def _section(board: Board, conclusion: Conclusion) -> Section:
     return Section(
-        board, conclusion.answer, leaderboard(board, conclusion.answer.pick),
-        [task_table(board, task) for task in board.tasks], pair_tables(board, conclusion.pairs), conclusion.notes)
+        board,
+        conclusion.answer,
+        leaderboard(board, conclusion.answer.pick),
+        [task_table(board, task) for task in board.tasks],
+        pair_tables(board, conclusion.pairs),
+        conclusion.notes,
+    )
 
 
 def _on_sample(run: Run) -> bool:
     return run.plan.source == "sample" or any(
-        cell.result is not None and cell.result.data.source == "sample" for cell in run.cells)
+        cell.result is not None and cell.result.data.source == "sample" for cell in run.cells
+    )
 
 
 def _compared(run: Run) -> str:
@@ -95,29 +120,37 @@ def _compared(run: Run) -> str:
     infos = [cell.info for cell in run.cells]
     if not infos:
         return "The plan holds no cell."
-    strategies, tasks, models = (list(dict.fromkeys(getattr(info, name) for info in infos))
-                                 for name in ("strategy", "task", "model"))
+    strategies, tasks, models = (
+        list(dict.fromkeys(getattr(info, name) for info in infos)) for name in ("strategy", "task", "model")
+    )
     seeds = len({info.seed for info in infos if info.seeded} or {info.seed for info in infos})
     budgets = list(dict.fromkeys(budget(info.budget) for info in infos))
     spent = f", {budgets[0]} each" if len(budgets) == 1 and budgets[0] != show.ABSENT else ""
-    return (f"{show.count(len(strategies), 'strategy', 'strategies')} on {show.listed(tasks)} with {show.listed(models)}: "
-            f"{show.count(seeds, 'seed')}{spent}.")
+    return (
+        f"{show.count(len(strategies), 'strategy', 'strategies')} on {show.listed(tasks)} with {show.listed(models)}: "
+        f"{show.count(seeds, 'seed')}{spent}."
+    )
 
 
 def _status(run: Run) -> list[tuple[str, str]]:
     """(status, words) for every status that occurs: `24 of 28 cells ok`, `1 error`."""
     total = len(run.cells)
     parts = [("ok", f"{run.statuses['ok']} of {show.count(total, 'cell')} ok")]
-    return parts + [(status, f"{run.statuses[status]} {words}") for status, words in STATUS_WORDS.items()
-                    if status != "ok" and run.statuses[status]]
+    return parts + [
+        (status, f"{run.statuses[status]} {words}")
+        for status, words in STATUS_WORDS.items()
+        if status != "ok" and run.statuses[status]
+    ]
 
 
 def _remarks(run: Run) -> list[str]:
     """What a reader must know before the first number."""
     remarks = []
     if waiting := run.statuses["not_run"] + run.statuses["interrupted"]:
-        remarks.append(f"The run is not finished: {show.count(waiting, 'cell')} of {len(run.cells)} still to run, so every "
-                       "ranking below is provisional.")
+        remarks.append(
+            f"The run is not finished: {show.count(waiting, 'cell')} of {len(run.cells)} still to run, so every "
+            "ranking below is provisional."
+        )
     if run.other_code:
         remarks.append(f"{show.count(run.other_code, 'cell')} measured by other code than today's; marked below.")
     return remarks

@@ -13,8 +13,11 @@ from bench.report.collect import CellView, Run
 
 MOST_VALUES = 8
 SOURCES = {
-    "mirror": "a local mirror of the hub (`data.mirror`)", "hub": "the Hugging Face hub, revisions pinned",
-    "sample": "the sample written for this project", "path": "the user's own folder"}
+    "mirror": "a local mirror of the hub (`data.mirror`)",
+    "hub": "the Hugging Face hub, revisions pinned",
+    "sample": "the sample written for this project",
+    "path": "the user's own folder",
+}
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,42 @@ def facts(run: Run) -> list[Fact]:
         Fact("Versions", _distinct(_versions(environment) for environment in environments)),
         Fact("Code", [*_distinct(_commit(environment) for environment in environments), *_code(run)]),
         Fact("Numerics version", _distinct(str(info.numerics) for info in infos)),
-        Fact("Base model", _distinct(f"{info.model}: {_note(cell)}" for cell, info in
-                                     zip(run.cells, infos, strict=True) if cell.result is not None) if cells
-             else _distinct(info.model for info in infos)),
-        Fact("Model fingerprint", _distinct(f"{info.model}: {info.model_fingerprint}" for info in infos)),
-        Fact("Data", _distinct(_data(cell) for cell in cells)),
+        Fact("Base model", _each(f"{cell.info.model}: {_note(cell)}" for cell in cells)),
+        Fact("Model fingerprint", _each(f"{info.model}: {info.model_fingerprint}" for info in infos)),
+        Fact("Data", _each(_data(cell) for cell in cells)),
         Fact("Budget", _distinct(budget(info.budget) for info in infos)),
         Fact("What ended the cells", _distinct((_ended(cell) for cell in cells), counted=True)),
-        Fact("Batch and sequence", _distinct(f"{info.batch} rows a step, at most {info.sequence} tokens" for info in infos)),
-        Fact("Seeds", [show.listed([str(seed) for seed in sorted({info.seed for info in infos})], 12)] if infos
-             else [show.ABSENT]),
+        Fact(
+            "Batch and sequence",
+            _distinct(f"{info.batch} rows a step, at most {info.sequence} tokens" for info in infos),
+        ),
+        Fact(
+            "Seeds",
+            [show.listed([str(seed) for seed in sorted({info.seed for info in infos})], 12)]
+            if infos
+            else [show.ABSENT],
+        ),
         Fact("Measured", _times(environments)),
         Fact("Planned", [run.plan.created]),
     ]
 
 
+def _each(values: Iterable[str]) -> list[str]:
+    """Each value once, in the order met: what differs by nature, such as the data of each task."""
+    found = list(dict.fromkeys(values)) or [show.ABSENT]
+    more = len(found) - 4 * MOST_VALUES
+    return found if more <= 0 else [*found[: 4 * MOST_VALUES], f"and {more} more"]
+
+
 def _distinct(values: Iterable[str], counted: bool = False) -> list[str]:
-    """Each value once, the commonest first; how many records where they disagree."""
+    """Each value once, the commonest first; how many cells each where they disagree."""
     found = Counter(values)
     if not found:
         return [show.ABSENT]
-    shown = [value if len(found) == 1 and not counted else f"{value} ({show.count(times, 'cell')})"
-             for value, times in found.most_common(MOST_VALUES)]
+    shown = [
+        value if len(found) == 1 and not counted else f"{value} ({show.count(times, 'cell')})"
+        for value, times in found.most_common(MOST_VALUES)
+    ]
     if len(found) > MOST_VALUES:
         shown.append(f"and {len(found) - MOST_VALUES} more")
     return shown
@@ -72,8 +89,11 @@ def _machine(environment: dict[str, Any]) -> str:
     if isinstance(machine.get("memory_bytes"), int | float):
         parts.append(f"{show.gib(machine['memory_bytes'])} memory")
     parts.append(f"GPU: {_text(machine['gpu'])}" if machine.get("gpu") is not None else "no GPU")
-    rest = [f"{key} {_text(value)}" for key, value in machine.items()
-            if key not in (*known, "memory_bytes", "gpu") and value is not None]
+    rest = [
+        f"{key} {_text(value)}"
+        for key, value in machine.items()
+        if key not in (*known, "memory_bytes", "gpu") and value is not None
+    ]
     threads = environment.get("threads")
     return ", ".join([*parts, *rest, *([f"{_text(threads)} threads"] if threads is not None else [])])
 
@@ -82,7 +102,10 @@ def _versions(environment: dict[str, Any]) -> str:
     versions = environment.get("versions")
     if not isinstance(versions, dict):
         return show.ABSENT if versions is None else _text(versions)
-    return ", ".join(f"{name} {_text(version)}" for name, version in versions.items() if version is not None) or show.ABSENT
+    return (
+        ", ".join(f"{name} {_text(version)}" for name, version in versions.items() if version is not None)
+        or show.ABSENT
+    )
 
 
 def _commit(environment: dict[str, Any]) -> str:
@@ -96,8 +119,10 @@ def _code(run: Run) -> list[str]:
     lines = [f"code digest now: {run.code_digest or show.ABSENT}"]
     recorded = sum(cell.result is not None for cell in run.cells)
     if run.other_code:
-        lines.append(f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this "
-                     "digest; they are marked “other code” and `rerun=changed` does them again")
+        lines.append(
+            f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this "
+            "digest; they are marked “other code” and `rerun=changed` does them again"
+        )
     elif recorded and run.code_digest:
         lines.append("every recorded cell was measured by this code")
     return lines
@@ -123,9 +148,15 @@ def _ended(cell: CellView) -> str:
 
 def budget(entries: dict[str, Any]) -> str:
     """A budget in words: labels, the binding axis, caps."""
-    words = {"labels": "labels", "train_examples": "training examples", "train_tokens": "training tokens",
-             "train_flops": "training FLOPs", "train_seconds": "training seconds", "memory_gib": "GiB of memory at most",
-             "trials": "trials"}
+    words = {
+        "labels": "labels",
+        "train_examples": "training examples",
+        "train_tokens": "training tokens",
+        "train_flops": "training FLOPs",
+        "train_seconds": "training seconds",
+        "memory_gib": "GiB of memory at most",
+        "trials": "trials",
+    }
     parts = [f"{_number(value)} {words.get(key, key)}" for key, value in entries.items() if value is not None]
     return ", ".join(parts) or show.ABSENT
 
@@ -133,8 +164,13 @@ def budget(entries: dict[str, Any]) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _text(value)
-    return f"{value:,}" if isinstance(value, int) and abs(value) < 10**15 else f"{value:g}" if show.finite(value) is not None \
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and abs(value) < 10**15
+        else f"{value:g}"
+        if show.finite(value) is not None
         else show.ABSENT
+    )
 
 
 def _times(environments: list[dict[str, Any]]) -> list[str]:

@@ -43,7 +43,7 @@ class TaskScore:
     @property
     def beats_chance(self) -> bool:
         """Whether the low end of the interval lies above the best constant answer."""
-        return self.complete and None not in (self.low, self.chance) and self.low > self.chance  # type: ignore[operator]
+        return self.complete and self.low is not None and self.chance is not None and self.low > self.chance
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ def boards(cells: Iterable[CellView]) -> list[Board]:
         blocks: dict[frozenset[str], list[str]] = {}
         for task, strategies in tasks.items():
             blocks.setdefault(frozenset(strategies), []).append(task)
-        found += [_board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1)
-                  for names in blocks.values()]
+        found += [
+            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1) for names in blocks.values()
+        ]
     return found
 
 
@@ -159,9 +160,9 @@ def _board(model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]]
     metrics = {task: next(iter(by.values()))[0].info.metric for task, by in tasks.items()}
     board = Board(model, readout, list(tasks), metrics, rows, partial)
     for task in board.tasks:
-        known = [row.scores[task].chance for row in rows if row.scores[task].chance is not None]
+        known = [chance for row in rows if (chance := row.scores[task].chance) is not None]
         if known:
-            board.chance[task] = max(known)  # type: ignore[type-var]
+            board.chance[task] = max(known)
         if known and board.chance[task] < 1 and any(row.scores[task].beats_chance for row in rows):
             board.included.append(task)
     _rank(board)
@@ -174,10 +175,16 @@ def _row(strategy: str, tasks: dict[str, list[CellView]]) -> Row:
     adapts = [result.phases["adapt"] for result in results if "adapt" in result.phases]
     sizes = [result.parameters for result in results if result.parameters is not None]
     return Row(
-        strategy, cells[0].info.family, any(cell.info.seeded for cell in cells),
-        {task: task_score(group) for task, group in tasks.items()}, peak_memory(results),
-        median(phase.seconds for phase in adapts), median(phase.tokens_per_second for phase in adapts),
-        largest(size.trainable for size in sizes), largest(size.stored_bytes for size in sizes))
+        strategy,
+        cells[0].info.family,
+        any(cell.info.seeded for cell in cells),
+        {task: task_score(group) for task, group in tasks.items()},
+        peak_memory(results),
+        median(phase.seconds for phase in adapts),
+        median(phase.tokens_per_second for phase in adapts),
+        largest(size.trainable for size in sizes),
+        largest(size.stored_bytes for size in sizes),
+    )
 
 
 def task_score(cells: list[CellView]) -> TaskScore:
@@ -186,13 +193,15 @@ def task_score(cells: list[CellView]) -> TaskScore:
     if not scores:
         return TaskScore(cells, None, None, None, None, None, None)
     values = [score.value for score in scores]
-    lows, highs = [finite(score.low) for score in scores], [finite(score.high) for score in scores]
     return TaskScore(
-        cells, statistics.fmean(values),
-        None if None in lows else statistics.fmean(lows),  # type: ignore[type-var]
-        None if None in highs else statistics.fmean(highs),  # type: ignore[type-var]
-        max(score.chance for score in scores), statistics.stdev(values) if len(values) > 1 else None,
-        max(score.n for score in scores))
+        cells,
+        statistics.fmean(values),
+        mean([score.low for score in scores]),
+        mean([score.high for score in scores]),
+        max(score.chance for score in scores),
+        statistics.stdev(values) if len(values) > 1 else None,
+        max(score.n for score in scores),
+    )
 
 
 def peak_memory(results: Iterable[Result]) -> Memory | None:
@@ -214,8 +223,10 @@ def _rank(board: Board) -> None:
         if not scores or not all(score.complete for score in scores):
             continue
         shifted = [_shifted(board, task) for task in board.included]
-        ends = [tuple((end - shift) * scale if end is not None else math.nan for end in (s.value, s.low, s.high))
-                for s, (shift, scale) in zip(scores, shifted, strict=True)]
+        ends = [
+            tuple((end - shift) * scale if end is not None else math.nan for end in (s.value, s.low, s.high))
+            for s, (shift, scale) in zip(scores, shifted, strict=True)
+        ]
         mean, low, high = mean_of(ends)  # type: ignore[arg-type]
         row.mean, row.low, row.high = mean, finite(low), finite(high)
     board.rows.sort(key=lambda row: (row.mean is None, -(row.mean or 0.0)))
@@ -241,6 +252,12 @@ def improving(cell: CellView) -> bool:
 def phase_of(cell: CellView, name: str) -> Phase | None:
     """One phase of a cell's record, where there is one."""
     return cell.result.phases.get(name) if cell.result is not None else None
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Mean, or None where any value was not measured or there is none."""
+    known = [number for value in values if (number := finite(value)) is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def median(values: Iterable[float | None]) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
-from bench.report.summary import Board, Memory, Row, TaskScore, improving, median, peak_memory, phase_of
+from bench.report.summary import Board, Memory, Row, TaskScore, improving, mean, median, peak_memory, phase_of
 
 OTHER_CODE = "other code"
 IMPROVING = "still improving when the budget ended"
@@ -94,11 +94,17 @@ def leaderboard(board: Board, pick: Row | None) -> Table:
     axis = Axis([end for row in board.rows for end in (row.low, row.high, row.mean)], board.mean_chance)
     kinds = {row.memory.kind for row in board.rows if row.memory}
     columns = [
-        Column("strategy", "family", False), Column("rank"), Column(board.mean_name, "95% interval"),
+        Column("strategy", "family", False),
+        Column("rank"),
+        Column(board.mean_name, "95% interval"),
         *[Column(task, board.metrics[task]) for task in board.tasks],
-        Column("peak memory", kinds.pop() if len(kinds) == 1 else "largest"), Column("training", "median, a task"),
-        Column("tokens/s", "training"), Column("trainable", "parameters"), Column("stored", "a task"),
-        Column("outcome", "", False)]
+        Column("peak memory", kinds.pop() if len(kinds) == 1 else "largest"),
+        Column("training", "median, a task"),
+        Column("tokens/s", "training"),
+        Column("trainable", "parameters"),
+        Column("stored", "a task"),
+        Column("outcome", "", False),
+    ]
     rows = [_leader(board, row, axis, len(kinds) > 1) for row in board.rows]
     strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
     return Table(board.title, columns, rows, _mean_notes(board), strong)
@@ -109,14 +115,21 @@ def _leader(board: Board, row: Row, axis: Axis, mixed: bool) -> list[Entry]:
     return [
         Entry(row.strategy, row.family, row.strategy),
         Entry(str(row.rank) if row.rank else "–", sort=row.rank, faint=row.rank is None),
-        Entry(show.score(row.mean) if row.mean is not None else "not ranked", _ends(row.mean, row.low, row.high), row.mean,
-              plot=axis.plot(row.mean, row.low, row.high), faint=row.mean is None),
+        Entry(
+            show.score(row.mean) if row.mean is not None else "not ranked",
+            _ends(row.mean, row.low, row.high),
+            row.mean,
+            plot=axis.plot(row.mean, row.low, row.high),
+            faint=row.mean is None,
+        ),
         *[scored(row.scores[task]) for task in board.tasks],
-        memory_entry(memory, mixed), timed(row.adapt_seconds),
+        memory_entry(memory, mixed),
+        timed(row.adapt_seconds),
         Entry(show.rate(row.tokens_per_second), sort=row.tokens_per_second, faint=row.tokens_per_second is None),
         Entry(show.large(row.trainable), sort=row.trainable, faint=row.trainable is None),
         Entry(show.gib(row.stored_bytes), sort=row.stored_bytes, faint=row.stored_bytes is None),
-        outcome(row.cells, row.still_improving)]
+        outcome(row.cells, row.still_improving),
+    ]
 
 
 def _mean_notes(board: Board) -> list[str]:
@@ -124,14 +137,21 @@ def _mean_notes(board: Board) -> list[str]:
     left = [task for task in board.tasks if task not in board.included]
     notes = []
     if board.included:
-        notes.append(f"Ranked by the {board.mean_name} over {show.listed(board.included, 20)}." if len(board.included) > 1
-                     else f"Ranked by {board.included[0]}, the only task in the mean.")
+        notes.append(
+            f"Ranked by the {board.mean_name} over {show.listed(board.included, 20)}."
+            if len(board.included) > 1
+            else f"Ranked by {board.included[0]}, the only task in the mean."
+        )
     if board.gain:
-        notes.append("The tasks have different metrics, so each score first becomes its gain over chance, "
-                     "(score - chance) / (1 - chance): 0 is the best constant answer, 1 is perfect.")
+        notes.append(
+            "The tasks have different metrics, so each score first becomes its gain over chance, "
+            "(score - chance) / (1 - chance): 0 is the best constant answer, 1 is perfect."
+        )
     beaten = [task for task in left if task in board.chance]
     if beaten:
-        notes.append(f"Left out of the mean because no strategy that finished beats chance there: {show.listed(beaten, 20)}.")
+        notes.append(
+            f"Left out of the mean because no strategy that finished beats chance there: {show.listed(beaten, 20)}."
+        )
     if missing := [task for task in left if task not in board.chance]:
         notes.append(f"Left out of the mean because nothing has a score there yet: {show.listed(missing, 20)}.")
     if any(row.rank is None for row in board.rows) and board.included:
@@ -144,15 +164,22 @@ def scored(score: TaskScore) -> Entry:
     if score.value is None:
         return Entry(badges=badges(score.cells) or (("ok", "no score"),), faint=True)
     partial = () if score.complete else ((_worst(score.cells), f"{score.ok} of {len(score.cells)} ok"),)
-    return Entry(show.score(score.value), _ends(score.value, score.low, score.high), score.value if score.complete else None,
-                 partial, faint=not score.complete)
+    return Entry(
+        show.score(score.value),
+        _ends(score.value, score.low, score.high),
+        score.value if score.complete else None,
+        partial,
+        faint=not score.complete,
+    )
 
 
 def memory_entry(memory: Memory | None, named: bool = False) -> Entry:
     """A peak, the phase it fell in, and on mixed tables which memory."""
     if memory is None:
         return Entry(show.ABSENT, faint=True)
-    return Entry(show.gib(memory.size), f"{memory.kind}, {memory.phase}" if named else f"in {memory.phase}", memory.size)
+    return Entry(
+        show.gib(memory.size), f"{memory.kind}, {memory.phase}" if named else f"in {memory.phase}", memory.size
+    )
 
 
 def timed(value: float | None) -> Entry:
@@ -190,14 +217,22 @@ def task_table(board: Board, task: str) -> Table:
     columns = [Column("strategy", "family", False), Column(metric, "95% interval")]
     if metric != "accuracy":
         columns.append(Column("accuracy", "95% interval"))
-    columns += [Column("seeds", "ok, spread"), Column("adapt", "median"), Column("predict", "median"),
-                Column("FLOPs", "training"), Column("peak memory", "largest"), Column("outcome", "", False)]
+    columns += [
+        Column("seeds", "ok, spread"),
+        Column("adapt", "median"),
+        Column("predict", "median"),
+        Column("FLOPs", "training"),
+        Column("peak memory", "largest"),
+        Column("outcome", "", False),
+    ]
     ordered = sorted(board.rows, key=lambda row: (row.scores[task].value is None, -(row.scores[task].value or 0)))
     table = Table(f"{task}: {board.title}", columns, [_task_row(row, task, metric, axis) for row in ordered])
     n = max((score.n for score in scores if score.n is not None), default=None)
     if task in board.chance:
-        table.notes.append(f"Chance {show.score(board.chance[task])}: the best {metric} of any constant answer. "
-                           f"{show.count(n or 0, 'test item')}.")
+        table.notes.append(
+            f"Chance {show.score(board.chance[task])}: the best {metric} of any constant answer. "
+            f"{show.count(n or 0, 'test item')}."
+        )
     else:
         table.notes.append("Chance and the number of test items: not measured.")
     return table
@@ -206,32 +241,38 @@ def task_table(board: Board, task: str) -> Table:
 def _task_row(row: Row, task: str, metric: str, axis: Axis) -> list[Entry]:
     score = row.scores[task]
     main = scored(score)
-    entries = [Entry(row.strategy, row.family, row.strategy),
-               Entry(main.text, main.sub, main.sort, main.badges, axis.plot(score.value, score.low, score.high), main.faint)]
+    entries = [
+        Entry(row.strategy, row.family, row.strategy),
+        Entry(main.text, main.sub, main.sort, main.badges, axis.plot(score.value, score.low, score.high), main.faint),
+    ]
     if metric != "accuracy":
         entries.append(_accuracy(score.cells))
     adapts, predicts = ([phase_of(cell, name) for cell in score.cells] for name in ("adapt", "predict"))
     flops = median(phase.flops for phase in adapts if phase)
-    spread = f"SD {show.score(score.seed_sd)}" if score.seed_sd is not None else "" if row.seeded else "seed has no effect"
+    spread = (
+        f"SD {show.score(score.seed_sd)}" if score.seed_sd is not None else "" if row.seeded else "seed has no effect"
+    )
     results = [cell.result for cell in score.cells if cell.result is not None]
-    return [*entries, Entry(f"{score.ok} of {len(score.cells)}", spread, score.ok),
-            timed(median(phase.seconds for phase in adapts if phase)),
-            timed(median(phase.seconds for phase in predicts if phase)),
-            Entry(show.large(flops), sort=flops, faint=flops is None), memory_entry(peak_memory(results), True),
-            outcome(score.cells, [task] if any(improving(cell) for cell in score.cells) else [])]
+    return [
+        *entries,
+        Entry(f"{score.ok} of {len(score.cells)}", spread, score.ok),
+        timed(median(phase.seconds for phase in adapts if phase)),
+        timed(median(phase.seconds for phase in predicts if phase)),
+        Entry(show.large(flops), sort=flops, faint=flops is None),
+        memory_entry(peak_memory(results), True),
+        outcome(score.cells, [task] if any(improving(cell) for cell in score.cells) else []),
+    ]
 
 
 def _accuracy(cells: list[CellView]) -> Entry:
     """Accuracy beside the task's own metric, seeds averaged."""
-    found = [cell.result.scores["accuracy"] for cell in cells
-             if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores]
-    value, low, high = (_mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
+    found = [
+        cell.result.scores["accuracy"]
+        for cell in cells
+        if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores
+    ]
+    value, low, high = (mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
     return Entry(show.score(value), _ends(value, low, high), value, faint=value is None)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [number for value in values if (number := show.finite(value)) is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _ends(value: float | None, low: float | None, high: float | None) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-PAD_MULTIPLE = 8
-"""Padded lengths are multiples of this: fewer distinct shapes, at most seven tokens a row."""
+PAD_MULTIPLE = {"cpu": 1, "cuda": 8}
+"""Padded lengths are multiples of this: tensor cores want eights, a CPU wants no padding."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,10 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Key under which the FLOPs of a step are the same."""
-        return (self.items, *(s for t in self.inputs.values() for s in t.shape))
+        """Rows and decoder width, then the padded length: what the FLOPs of a step depend on."""
+        decoder = self.inputs.get("decoder_input_ids")
+        width = 0 if decoder is None else decoder.shape[1]
+        return (self.inputs["input_ids"].shape[0], width, self.inputs["attention_mask"].shape[1] - self.padded, self.padded)
 
     @property
     def tokens(self) -> int:
@@ -51,9 +53,9 @@ class Batch:
         return int(self.lengths.sum())
 
 
-def padded_length(longest: int, limit: int | None) -> int:
-    """`longest` rounded up to a multiple of 8, but never past the model's context."""
-    rounded = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+def padded_length(longest: int, limit: int | None, device: str) -> int:
+    """`longest` rounded up to the device's multiple, but never past the model's context."""
+    rounded = -(-longest // PAD_MULTIPLE[device]) * PAD_MULTIPLE[device]
     return rounded if limit is None else max(longest, min(rounded, limit))
 
 
@@ -70,11 +72,12 @@ def mask_of(lengths: torch.Tensor, width: int) -> torch.Tensor:
     return (torch.arange(width)[None, :] < lengths[:, None]).to(torch.int64)
 
 
-def stack(encoded: Sequence[Encoded], pad_id: int, limit: int | None) -> Batch:
-    """Pad encoded inputs to one batch."""
+def stack(encoded: Sequence[Encoded], pad_id: int, limit: int | None, device: torch.device) -> Batch:
+    """Pad encoded inputs to one batch, with its inputs on `device`."""
     lengths = torch.tensor([e.length for e in encoded])
-    width = padded_length(int(lengths.max()), limit)
+    width = padded_length(int(lengths.max()), limit, device.type)
     inputs = {"input_ids": pad([e.ids for e in encoded], pad_id, width), "attention_mask": mask_of(lengths, width)}
     if encoded[0].types is not None:
         inputs["token_type_ids"] = pad([e.types or [] for e in encoded], 0, width)
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     return Batch(inputs, lengths, items=len(encoded), padded=width)

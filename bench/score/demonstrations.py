@@ -84,7 +84,7 @@ class Demonstrations:
         device = next(self.module.parameters()).device
         with torch.inference_mode():
             ids = torch.tensor([prefix], device=device)
-            with meter.step((1, len(prefix), "prefix"), 0):
+            with meter.step((1, 0, "prefix", len(prefix)), 0):
                 cache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
         def collate(part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:

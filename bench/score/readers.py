@@ -63,6 +63,7 @@ class VerbalizerReader:
             raise Unsupported(f"the verbalizer readout continues text, and this model has {what}: use readout=head")
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
         self.truncated = 0
+        self.device = next(base.module.parameters()).device
         tokenizer = base.tokenizer
         spoken = words(self.template, context.task.labels)
         self.words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in spoken]
@@ -95,21 +96,21 @@ class VerbalizerReader:
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """One row an item where every label is one token, else one row a label."""
         if self.single:
-            batch = stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length)
+            batch = stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length, self.device)
             batch.extra["positions"] = batch.lengths.unsqueeze(1) - 1
             return self.to_device(batch)
         if self.base.kind == "seq2seq":
             return self.to_device(self.collate_decoder(encoded))
         rows = [Encoded([*e.ids, *word[:-1]]) for e in encoded for word in self.words]
         starts = torch.tensor([e.length - 1 for e in encoded for _ in self.words])
-        batch = stack(rows, self.base.tokenizer.pad_token_id, self.base.max_length)
+        batch = stack(rows, self.base.tokenizer.pad_token_id, self.base.max_length, self.device)
         batch.items = len(encoded)
         return self.to_device(self.add_targets(batch, starts))
 
     def collate_decoder(self, encoded: Sequence[Encoded]) -> Batch:
         """Encoder rows repeated for each label; the decoder reads its start token and the word."""
         pad_id = self.base.tokenizer.pad_token_id
-        batch = stack([e for e in encoded for _ in self.words], pad_id, self.base.max_length)
+        batch = stack([e for e in encoded for _ in self.words], pad_id, self.base.max_length, self.device)
         batch.items = len(encoded)
         config: Any = self.base.module.config
         start = config.decoder_start_token_id
@@ -131,9 +132,8 @@ class VerbalizerReader:
         return batch
 
     def to_device(self, batch: Batch) -> Batch:
-        device = next(self.base.module.parameters()).device
-        batch.inputs = {k: v.to(device) for k, v in batch.inputs.items()}
-        batch.extra = {k: v.to(device) for k, v in batch.extra.items()}
+        batch.inputs = {k: v.to(self.device) for k, v in batch.inputs.items()}
+        batch.extra = {k: v.to(self.device) for k, v in batch.extra.items()}
         return batch
 
     def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
@@ -156,11 +156,12 @@ class HeadReader(nn.Module):
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
         self.fields = context.task.fields
         self.truncated = 0
+        self.device = next(base.module.parameters()).device
         self.how = pooling(base)
         self.head = nn.Linear(base.width, context.classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        self.head.to(next(base.module.parameters()).device)
+        self.head.to(self.device)
 
     def target(self) -> nn.Module:
         """What a strategy wraps and trains under this readout."""
@@ -186,10 +187,7 @@ class HeadReader(nn.Module):
         return Encoded(full["input_ids"], full.get("token_type_ids"))
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
-        batch = stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length)
-        device = self.head.weight.device
-        batch.inputs = {k: v.to(device) for k, v in batch.inputs.items()}
-        return batch
+        return stack(encoded, self.base.tokenizer.pad_token_id, self.base.max_length, self.device)
 
     def features(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Pooled hidden states, (items, width)."""

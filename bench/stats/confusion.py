@@ -59,7 +59,10 @@ def matthews(counts: Counts, positive: int = 1) -> NDArray[np.floating]:
 
 
 METRICS: dict[str, Callable[[Counts, int], NDArray[np.floating]]] = {
-    "accuracy": accuracy, "f1": f1, "matthews": matthews}
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+}
 """Metric name -> its formula over confusion counts of shape (..., K, K)."""
 
 

@@ -34,12 +34,20 @@ def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the borders the formula gives 0 and 1 exactly; rounding must not push the value out of its interval.
-    return Interval(0.0 if correct == 0 else max(0.0, middle - half),
-                    1.0 if correct == n else min(1.0, middle + half), "wilson")
+    return Interval(
+        0.0 if correct == 0 else max(0.0, middle - half), 1.0 if correct == n else min(1.0, middle + half), "wilson"
+    )
 
 
-def bootstrap_bca(metric: str, labels: ArrayLike, predictions: ArrayLike, seed: int, resamples: int = 2000,
-                  level: float = 0.95, positive: int = 1) -> Interval:
+def bootstrap_bca(
+    metric: str,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+    positive: int = 1,
+) -> Interval:
     """Bias-corrected and accelerated bootstrap over items (Efron 1987; Efron & Tibshirani 1993, eq. 14.9-14.15).
 
     A metric of a classifier depends on the items only through the confusion counts, and drawing n items with
@@ -50,10 +58,17 @@ def bootstrap_bca(metric: str, labels: ArrayLike, predictions: ArrayLike, seed: 
     counts, _ = confusion(labels, predictions, positive + 1)
     n, width = int(counts.sum()), counts.shape[-1]
     random, chunk = np.random.default_rng(seed), max(1, 2_000_000 // (width * width))
-    values = np.concatenate([
-        formula(metric)(random.multinomial(n, counts.reshape(-1) / n, size=min(chunk, resamples - start))
-                        .reshape(-1, width, width).astype(float), positive)
-        for start in range(0, resamples, chunk)])
+    values = np.concatenate(
+        [
+            formula(metric)(
+                random.multinomial(n, counts.reshape(-1) / n, size=min(chunk, resamples - start))
+                .reshape(-1, width, width)
+                .astype(float),
+                positive,
+            )
+            for start in range(0, resamples, chunk)
+        ]
+    )
     observed = float(formula(metric)(counts, positive))
     tail = (1 - level) / 2
     shares = _bca_shares(values, observed, leave_one_out(metric, labels, predictions, positive), (tail, 1 - tail))
@@ -62,8 +77,9 @@ def bootstrap_bca(metric: str, labels: ArrayLike, predictions: ArrayLike, seed: 
     return Interval(float(low), float(high), method)
 
 
-def _bca_shares(values: NDArray[np.floating], observed: float, left_out: NDArray[np.floating],
-                tails: tuple[float, float]) -> tuple[float, float] | None:
+def _bca_shares(
+    values: NDArray[np.floating], observed: float, left_out: NDArray[np.floating], tails: tuple[float, float]
+) -> tuple[float, float] | None:
     """The corrected percentiles (Efron & Tibshirani 1993, eq. 14.10), or None where they are undefined."""
     # Ties count half, as scipy does: the metric of a small test set takes few values.
     below = float(((values < observed).mean() + (values <= observed).mean()) / 2)

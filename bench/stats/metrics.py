@@ -49,5 +49,11 @@ def score(metric: str, labels: ArrayLike, predictions: ArrayLike, positive: int 
         interval = wilson(int(np.trace(counts)), n)
     else:
         interval = bootstrap_bca(metric, labels, predictions, seed, positive=positive)
-    return Score(value=float(formula(metric)(counts, positive)), low=interval.low, high=interval.high, n=n,
-                 chance=chance(metric, labels, positive), interval=interval.method)
+    return Score(
+        value=float(formula(metric)(counts, positive)),
+        low=interval.low,
+        high=interval.high,
+        n=n,
+        chance=chance(metric, labels, positive),
+        interval=interval.method,
+    )

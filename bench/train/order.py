@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-BUCKET_BATCHES = 8
+BUCKET_BATCHES = 16
 """Rows are sorted by length within this many shuffled batches: long enough to save padding, short enough to mix."""
 
 

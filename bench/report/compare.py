@@ -1,0 +1,153 @@
+"""Which pairs of strategies are tested, how, and what a test's result allows to be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from bench.report.evidence import Evidence, Gathered
+from bench.report.summary import Board, Row
+from bench.stats.pairs import benjamini_hochberg, jackknife_variance, mcnemar, seed_test
+
+LEVEL = 0.05
+MOST_STRATEGIES = 12
+"""Beyond this many strategies only the best is compared with each of the others: 12 make 66 pairs a task."""
+FEWEST_SEEDS = 3
+"""Training runs from which on differences between trained strategies may be claimed (DESIGN 8)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two strategies on one task, or (`task` None) on the mean over the tasks of the leaderboard."""
+
+    task: str | None
+    first: str
+    second: str
+    difference: float
+    """First minus second, in the task's metric or on the scale of the mean."""
+    p: float
+    seeds: int
+    """Training runs compared; 0 where training cannot matter on either side."""
+    only: tuple[int, int] | None = None
+    """Items only the first, only the second got right, where McNemar's test was used."""
+    adjusted: float = 1.0
+
+    @property
+    def claimable(self) -> bool:
+        """Whether a difference would be one between strategies, not only between two trained models."""
+        return self.seeds == 0 or self.seeds >= FEWEST_SEEDS
+
+    @property
+    def differs(self) -> bool:
+        """Whether it holds after Benjamini-Hochberg at 5%."""
+        return self.adjusted < LEVEL
+
+    def verdict(self) -> str:
+        """What the test allows to be said."""
+        if not self.differs:
+            return "cannot be told apart"
+        if not self.claimable:
+            return "the two trained models differ; no claim about the strategies"
+        return f"{self.first if self.difference > 0 else self.second} is better"
+
+
+def explained(pairs: list[Pair]) -> list[str]:
+    """Which tests were used, and what each is a comparison of."""
+    notes = []
+    if any(not pair.claimable for pair in pairs):
+        notes.append(
+            "With fewer than three training runs these are comparisons of two trained models, not of the strategies "
+            "that trained them."
+        )
+    if any(pair.only for pair in pairs):
+        notes.append(
+            "On a task: exact McNemar test over the items that only one of the two got right, whatever the task's "
+            "metric. On the mean: the paired difference over its jackknife error over items."
+        )
+    if any(pair.seeds >= FEWEST_SEEDS for pair in pairs):
+        notes.append(
+            "From three training runs on: the larger p-value of a paired t test over seeds and of one whose error "
+            "holds seeds and test items."
+        )
+    return (
+        [
+            *notes,
+            "p-values are adjusted (Benjamini–Hochberg) over all tasks together, and those on the mean among "
+            "themselves; below 0.05 counts.",
+        ]
+        if notes
+        else []
+    )
+
+
+def adjust(pairs: list[Pair]) -> list[Pair]:
+    """The pairs with p-values adjusted among themselves (Benjamini & Hochberg 1995)."""
+    adjusted = benjamini_hochberg([pair.p for pair in pairs])
+    return [replace(pair, adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def _chosen(names: Sequence[str]) -> list[tuple[str, str]]:
+    """All pairs of names ordered best first, or with too many names those with the first."""
+    if len(names) <= MOST_STRATEGIES:
+        return list(combinations(names, 2))
+    return [(names[0], name) for name in names[1:]]
+
+
+def _common(first: Evidence, second: Evidence, rows: tuple[Row, Row]) -> tuple[list[int], int]:
+    """Seeds to pair, and how many training runs they are. What no seed changes is paired with every seed."""
+    seeded = [evidence for evidence, row in zip((first, second), rows, strict=True) if row.seeded]
+    if not seeded:
+        return [-1], 0
+    seeds = sorted(set.intersection(*[set(evidence.values) for evidence in seeded]))
+    return seeds, len(seeds)
+
+
+def _at(evidence: Evidence, row: Row, seed: int) -> float:
+    return evidence.values[seed] if row.seeded else next(iter(evidence.values.values()))
+
+
+def task_pairs(board: Board, task: str, gathered: Gathered) -> list[Pair]:
+    """Comparisons on one task, the better first; strategies without evidence are not in them."""
+    rows = [row for row in board.rows if (row.strategy, task) in gathered.found]
+    rows.sort(key=lambda row: -(row.scores[task].value or 0.0))
+    by_name = {row.strategy: row for row in rows}
+    pairs = []
+    for names in _chosen(list(by_name)):
+        first, second = (gathered.found[name, task] for name in names)
+        both = by_name[names[0]], by_name[names[1]]
+        seeds, runs = _common(first, second, both)
+        if not seeds:
+            continue
+        differences = [_at(first, both[0], seed) - _at(second, both[1], seed) for seed in seeds]
+        if runs < 2:
+            test = mcnemar(first.correct, second.correct)
+            pairs.append(Pair(task, *names, differences[0], test.p, runs, (test.first_only, test.second_only)))
+        else:
+            variance = jackknife_variance(first.left_out - second.left_out)
+            over = seed_test(differences, variance, first.left_out.size)
+            pairs.append(Pair(task, *names, over.difference, over.p, runs))
+    return pairs
+
+
+def mean_pairs(board: Board, gathered: Gathered) -> list[Pair]:
+    """Comparisons on the mean over the board's tasks: tasks hold different items, so their variances add."""
+    rows = [row for row in board.ranked if all((row.strategy, task) in gathered.found for task in board.included)]
+    by_name, pairs = {row.strategy: row for row in rows}, []
+    for names in _chosen(list(by_name)):
+        both = by_name[names[0]], by_name[names[1]]
+        variance, items, by_seed, runs = 0.0, 0, [], []
+        for task in board.included:
+            first, second = (gathered.found[name, task] for name in names)
+            seeds, found = _common(first, second, both)
+            weight = board.scale(task) / len(board.included)
+            variance += weight**2 * jackknife_variance(first.left_out - second.left_out)
+            items += first.left_out.size
+            runs.append(found)
+            by_seed.append({seed: weight * (_at(first, both[0], seed) - _at(second, both[1], seed)) for seed in seeds})
+        shared = sorted(set.intersection(*[set(part) for part in by_seed]))
+        if shared:
+            test = seed_test([math.fsum(part[seed] for part in by_seed) for seed in shared], variance, items)
+            pairs.append(Pair(None, *names, test.difference, test.p, min(min(runs), len(shared))))
+    return pairs

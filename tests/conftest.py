@@ -1,0 +1,11 @@
+"""Shared ground rules of the tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_mirror_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror named for the tests that want one (they read it at import) must not change what the others run on."""
+    monkeypatch.delenv("BENCH_MIRROR", raising=False)

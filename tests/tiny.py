@@ -1,0 +1,133 @@
+"""What engine tests share: tiny random models, a few rows of the bundled sample, and one cell driven in-process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import registry
+from bench.budget import Meter
+from bench.config import DataSettings, load
+from bench.config.schema import Budget, Task
+from bench.data.rows import Rows, TaskRows, draw_labels, read
+from bench.data.sources import locate
+from bench.models.base import Base, load_base
+from bench.models.catalog import parse
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+from bench.train.loop import Trained, adapt
+from bench.worker import refuse_what_is_missing, seed_everything
+
+FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
+STRATEGIES: dict[str, Strategy] = registry.load()
+SMALL: dict[str, dict[str, Any]] = {"few_shot": {"k": 2}, "prompt_tuning": {"num_virtual_tokens": 4}, "lora": {"r": 2}}
+"""Options that fit a model of 512 positions; a strategy not named here runs with its defaults."""
+BATCH, SEQUENCE, LABELS, EXAMPLES = 4, 48, 12, 22
+"""22 examples in batches of 4: the last batch must be cut."""
+
+
+@cache
+def task() -> Task:
+    """SST-2 of the smoke suite."""
+    return load(["suite=smoke"]).suite.tasks["sst2"].model_copy(update={"limit": 8})
+
+
+@cache
+def rows() -> TaskRows:
+    """Its bundled rows: 128 to train on, 8 to test."""
+    return read("sst2", task(), locate("sst2", task(), "sample", DataSettings(source="sample")))
+
+
+def base(family: str) -> Base:
+    """A fresh model with the same random weights every time."""
+    return load_base(parse(f"random:{family}"), None, torch.float32)
+
+
+def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) -> TaskContext:
+    """A task as a strategy sees it."""
+    chosen: Task = update.pop("task", task())
+    train: Rows = update.pop("train", None) or draw_labels(rows().train, labels, seed, len(chosen.labels))
+    given = {"batch": BATCH, "sequence": SEQUENCE, **update}
+    return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]
+
+
+def options(name: str, **more: Any) -> Options:
+    """A strategy's options, small enough for the tiny models."""
+    return STRATEGIES[name].Options.model_validate({**SMALL.get(name, {}), **more})
+
+
+Snapshot = dict[int, tuple[str, torch.nn.Parameter, torch.Tensor]]
+
+
+def snapshot(*modules: torch.nn.Module) -> Snapshot:
+    """Copies of all parameters by identity: names change when a wrapper goes around a layer, the objects stay."""
+    return {id(p): (n, p, p.detach().clone()) for m in modules for n, p in m.named_parameters()}
+
+
+def changed(before: Snapshot) -> dict[int, str]:
+    """Which of them differ now in any bit, by identity."""
+    return {i: name for i, (name, now, then) in before.items() if not torch.equal(now.detach(), then)}
+
+
+@dataclass
+class Driven:
+    """One cell that ran to its end, or why it was refused."""
+
+    base: Base
+    context: TaskContext
+    budget: Budget
+    originals: Snapshot
+    refused: str | None = None
+    plan: Plan | None = None
+    prepared: Snapshot = field(default_factory=dict)
+    """Every parameter there is after `prepare`, before training."""
+    meter: Meter = field(default_factory=Meter)
+    trained: Trained = field(default_factory=Trained)
+    scores: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @property
+    def labels_used(self) -> int:
+        """As the worker counts them."""
+        assert self.plan is not None
+        return len(self.context.train) if self.plan.labels_used is None else self.plan.labels_used
+
+
+def drive(
+    name: str, family: str, readout: str, seed: int = 0, labels: int = LABELS, more: dict[str, Any] | None = None, **axis: Any
+) -> Driven:
+    """What the worker does with a cell, without process, ledger and record."""
+    torch.set_num_threads(1)
+    strategy, model, budget = STRATEGIES[name], base(family), Budget(labels=labels, **(axis or {"train_examples": EXAMPLES}))
+    done = Driven(model, context(readout, labels, seed), budget, snapshot(model.module))
+    seed_everything(seed)
+    try:
+        refuse_what_is_missing(strategy, model, done.context)
+        done.meter = Meter(budget)
+        plan = strategy.prepare(model, done.context, options(name, **(more or {})))
+        modules = [model.module, *([plan.module] if plan.module is not None else [])]
+        done.prepared = snapshot(*modules) | {
+            id(p): ("group", p, p.detach().clone()) for g in plan.groups for p in g.params
+        }
+        done.meter.watch(plan.seen)
+        done.trained = adapt(plan, done.context, done.meter)
+        done.meter.unwatch()
+        done.scores = plan.answer.predict(rows().test.fields, Meter())
+        done.plan = plan
+    except Unsupported as error:
+        done.refused = str(error)
+    return done
+
+
+@cache
+def driven(name: str, family: str, readout: str) -> Driven:
+    """A cell with the usual budget, run once for all tests that look at it."""
+    return drive(name, family, readout)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
