@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class PromptTuningOptions(Options):
     """Options of `prompt_tuning`; those PEFT has carry PEFT's names."""
 
-    lr: float = Field(3e-2, gt=0)
-    """Peak learning rate. Published: 0.3 with Adafactor (Lester et al. 2021, section 3); AdamW needs about a tenth."""
+    lr: float = Field(1e-2, gt=0)
+    """Peak learning rate. Published: 0.3 with Adafactor (Lester et al. 2021, section 3); AdamW needs far less."""
     num_virtual_tokens: int = Field(20, ge=1)
     """Virtual tokens (Lester et al. 2021, figure 3a: gains are small beyond 20)."""
-    init: Literal["vocabulary", "text", "random"] = "vocabulary"
+    init: Literal["vocabulary", "text", "random"] = "text"
     """Start from embeddings of tokens drawn from the vocabulary, of the prompt's own words, or random ones
     (Lester et al. 2021, figure 3b)."""
 

@@ -158,7 +158,11 @@ class Meter:
             return float(tokens)
         if axis == "train_flops":
             known = self.book.get(shape)
-            return known if known is not None else max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
+            return (
+                known
+                if known is not None
+                else max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
+            )
         recent = [s.seconds for s in self.steps if s.timed] or [s.seconds for s in self.steps]
         return statistics.median(recent) if recent else 0.0
 

@@ -114,6 +114,7 @@ def host_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",  # spinning threads slow each other several times over on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "HF_DEACTIVATE_ASYNC_LOAD": "1",
         "HF_HUB_OFFLINE": "1",  # everything was fetched before; nothing may reach out inside a measured cell

@@ -51,7 +51,9 @@ def write_strategies(folder: Path, bodies: dict[str, str]) -> Path:
     """A folder of strategy files; each body is what `prepare(self, base, context, options)` does."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in bodies.items():
-        (folder / f"{name}.py").write_text(STRATEGY.format(body=textwrap.indent(textwrap.dedent(body).strip(), " " * 8)))
+        (folder / f"{name}.py").write_text(
+            STRATEGY.format(body=textwrap.indent(textwrap.dedent(body).strip(), " " * 8))
+        )
     return folder
 
 

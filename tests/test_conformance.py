@@ -7,11 +7,10 @@ import re
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
-import torch
-
 import tiny
 from bench import plan as planning
 from bench import registry
@@ -174,6 +173,32 @@ def test_the_base_stays_as_it_was(name: str, family: str, readout: str) -> None:
 def changed_names(before: tiny.Snapshot) -> list[str]:
     """Names of parameters that changed, sorted."""
     return sorted(tiny.changed(before).values())
+
+
+def variants(name: str) -> list[tuple[str, Any]]:
+    """Every choice an option offers beside its default: the other truth value, the other names of a list."""
+    found: list[tuple[str, Any]] = []
+    for key, field in STRATEGIES[name].Options.model_fields.items():
+        kinds = [field.annotation, *(a for a in get_args(field.annotation) if not isinstance(a, str))]
+        choices = [c for kind in kinds if get_origin(kind) is Literal for c in get_args(kind)]
+        choices += [True, False] if bool in kinds else []
+        found += [(key, c) for c in choices if key != "readout" and c != field.default]
+    return found
+
+
+VARIANTS = [(n, k, v, f) for n in NAMES for k, v in variants(n) for f in ("tiny-gpt2", "tiny-llama")]
+
+
+@pytest.mark.parametrize(("name", "key", "value", "family"), VARIANTS, ids=["-".join(map(str, v)) for v in VARIANTS])
+def test_every_choice_of_an_option_works_or_is_refused(name: str, key: str, value: Any, family: str) -> None:
+    """No documented choice ends in another library's exception, and none breaks the claim about the base."""
+    done = drive(name, family, STRATEGIES[name].readouts[0], more={key: value})
+    if done.refused is not None:
+        assert len(done.refused.split()) > 5 and ALTERNATIVE.search(done.refused), done.refused
+        return
+    assert np.isfinite(done.scores).all()
+    if STRATEGIES[name].base_unchanged:
+        assert changed_names(done.originals) == [], "base_unchanged is not true under this option"
 
 
 @every_cell

@@ -179,7 +179,11 @@ def test_helpers_beside_a_strategy_can_be_imported(tmp_path: Path) -> None:
 
     adapters = write_strategies(tmp_path / "mine", {"helped": "return None"})
     (adapters / "_help.py").write_text("FAMILY = 'helped'\n")
-    source = (adapters / "helped.py").read_text().replace("strategy = Faulty()", "from ._help import FAMILY\nstrategy = Faulty()")
+    source = (
+        (adapters / "helped.py")
+        .read_text()
+        .replace("strategy = Faulty()", "from ._help import FAMILY\nstrategy = Faulty()")
+    )
     (adapters / "helped.py").write_text(source)
     found = registry.load(str(adapters))
     assert "helped" in found and "_help" not in found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from records_factory import Fake, write_run
-from test_report import hostile_fake
+from test_report_robust import hostile_fake
 
 from bench.records import Status
 from bench.report import render

@@ -97,11 +97,21 @@ class Driven:
 
 
 def drive(
-    name: str, family: str, readout: str, seed: int = 0, labels: int = LABELS, more: dict[str, Any] | None = None, **axis: Any
+    name: str,
+    family: str,
+    readout: str,
+    seed: int = 0,
+    labels: int = LABELS,
+    more: dict[str, Any] | None = None,
+    **axis: Any,
 ) -> Driven:
     """What the worker does with a cell, without process, ledger and record."""
     torch.set_num_threads(1)
-    strategy, model, budget = STRATEGIES[name], base(family), Budget(labels=labels, **(axis or {"train_examples": EXAMPLES}))
+    strategy, model, budget = (
+        STRATEGIES[name],
+        base(family),
+        Budget(labels=labels, **(axis or {"train_examples": EXAMPLES})),
+    )
     done = Driven(model, context(readout, labels, seed), budget, snapshot(model.module))
     seed_everything(seed)
     try:

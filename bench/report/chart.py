@@ -29,6 +29,7 @@ COLOURS = {
 }
 """Class -> its light colour. `c1`..`c7` are strategy families in order of appearance."""
 MOST_LABELS = 24
+"""Points with a label, best first; fewer where there is no room."""
 ROOM = 62
 """Pixels kept free on the right, so that the outermost point's label fits beside it."""
 FLOOR = 0.1
@@ -168,6 +169,8 @@ def _labels(points: list[Point], scale: Frame, chance: float | None) -> list[alt
     places = place(spots, [6.9 * len(name) + 2 for name in names], scale.size, blocked)
     rows, leaders = [], []
     for p, spot, name, label in zip(named, spots, names, places, strict=True):
+        if label is None:
+            continue
         x, y = scale.back(label.x, label.y)
         rows.append({"x": x, "y": y, "name": name, "pick": p.pick, "colour": COLOURS[p.colour]})
         if label.leader:

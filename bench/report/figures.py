@@ -14,6 +14,8 @@ from bench.report import format as show
 from bench.report.chart import COLOURS, FLOOR, MOST_LABELS, Point, draw, plain, y_domain_of
 from bench.report.summary import Board, Row
 
+CROWD = 12
+"""Beyond this many points some may stay without a label, and the figure says so."""
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -70,7 +72,7 @@ def _figure(
         return None
     name = board.mean_name
     title = f"{name[0].upper()}{name[1:]} against {what}"
-    notes = [f"Labels for the best {MOST_LABELS} of {len(points)}."] if len(points) > MOST_LABELS else []
+    notes = ["Labels where there is room; the leaderboard names every point."] if len(points) > CROWD else []
     low, high = y_domain_of(points, board.mean_chance)
     if not low <= board.mean_chance <= high:
         notes.append(

@@ -51,6 +51,16 @@ def interval(low: float | None, high: float | None) -> str:
     return f"[{score(low)}, {score(high)}]"
 
 
+def stored(size: float | None) -> str:
+    """Bytes on disk in the unit they are read in: an adapter is kilobytes to megabytes, where GiB would say nothing."""
+    if size is None:
+        return gib(None)
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
 def gib(size: float | None) -> str:
     """Bytes as GiB with three significant digits."""
     number = finite(size)

@@ -13,7 +13,7 @@ from bench.report.collect import CellView, Run
 
 MOST_VALUES = 8
 SOURCES = {
-    "mirror": "a local mirror of the hub (`data.mirror`)",
+    "mirror": "a local mirror of the hub",
     "hub": "the Hugging Face hub, revisions pinned",
     "sample": "the sample written for this project",
     "path": "the user's own folder",
@@ -121,7 +121,7 @@ def _code(run: Run) -> list[str]:
     if run.other_code:
         lines.append(
             f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this "
-            "digest; they are marked “other code” and `rerun=changed` does them again"
+            "digest; they are marked “other code” and rerun=changed does them again"
         )
     elif recorded and run.code_digest:
         lines.append("every recorded cell was measured by this code")

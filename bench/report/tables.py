@@ -127,7 +127,7 @@ def _leader(board: Board, row: Row, axis: Axis, mixed: bool) -> list[Entry]:
         timed(row.adapt_seconds),
         Entry(show.rate(row.tokens_per_second), sort=row.tokens_per_second, faint=row.tokens_per_second is None),
         Entry(show.large(row.trainable), sort=row.trainable, faint=row.trainable is None),
-        Entry(show.gib(row.stored_bytes), sort=row.stored_bytes, faint=row.stored_bytes is None),
+        Entry(show.stored(row.stored_bytes), sort=row.stored_bytes, faint=row.stored_bytes is None),
         outcome(row.cells, row.still_improving),
     ]
 

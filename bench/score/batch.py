@@ -45,7 +45,12 @@ class Batch:
         """Rows and decoder width, then the padded length: what the FLOPs of a step depend on."""
         decoder = self.inputs.get("decoder_input_ids")
         width = 0 if decoder is None else decoder.shape[1]
-        return (self.inputs["input_ids"].shape[0], width, self.inputs["attention_mask"].shape[1] - self.padded, self.padded)
+        return (
+            self.inputs["input_ids"].shape[0],
+            width,
+            self.inputs["attention_mask"].shape[1] - self.padded,
+            self.padded,
+        )
 
     @property
     def tokens(self) -> int:

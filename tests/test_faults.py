@@ -1,0 +1,402 @@
+"""Every user's fault on the command line: exit code 2, one line `error: ...` that says what is wrong, nothing written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from bench.cli import main
+from bench.run import SAMPLE_WARNING
+
+Fault = Callable[..., str]
+SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
+TASK = """\
+name: mine
+model: random:tiny-gpt2
+tasks:
+  own:
+    data: {path: DATA}
+    splits: {train: train, test: test}
+    columns: {text: sentence, label: label}
+    labels: ["no", "yes"]
+    templates:
+      - pattern: "{text}\\nAnswer:"
+        verbalizer: {"no": " bad", "yes": " good"}
+strategies: {zero_shot: {}, lora: {r: 2}}
+budget: {labels: 4, train_examples: 8}
+"""
+
+
+def tree(folder: Path) -> list[tuple[str, int]]:
+    """Everything below a folder, with sizes."""
+    return sorted((str(p), p.stat().st_size) for p in folder.rglob("*") if p.name != ".lock")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and no mirror named by the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_MIRROR", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fault:
+    """Run the command line; the text of its one fault. Fails where it is anything else, or where something was written."""
+
+    def run(*arguments: str) -> str:
+        before = tree(tmp_path)
+        capsys.readouterr()
+        code = main(list(arguments))
+        printed = capsys.readouterr()
+        assert code == 2, (code, printed)
+        assert printed.err.startswith("error: ") and printed.err.endswith("\n") and printed.err.count("\n") == 1
+        assert "Traceback" not in printed.err and printed.out in ("", f"{SAMPLE_WARNING}\n")
+        assert tree(tmp_path) == before
+        return printed.err.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        # names that do not exist, with the nearest
+        ("suite=smok", "unknown suite 'smok'; did you mean 'smoke'?"),
+        ("tasks=sts2", "unknown task 'sts2'; did you mean 'sst2'?"),
+        ("strategies=lroa", "unknown strategy 'lroa'; did you mean 'lora'?"),
+        ("strategies=x strategies.x.base=lroa", "unknown strategy 'lroa'; did you mean 'lora'?"),
+        ("tasks.sst2.strategies.lroa.r=3", "unknown strategy 'lroa'; did you mean 'lora'?"),
+        ("model=random:tiny-gtp2", "unknown model 'random:tiny-gtp2'; did you mean 'random:tiny-gpt2'?"),
+        ("model=gpt2", "unknown model 'gpt2'; did you mean 'random:gpt2'"),
+        ("budget.secnds=60", "unknown key 'budget.secnds'; did you mean 'train_seconds'?"),
+        ("budgte.labels=3", "unknown key 'budgte'; did you mean 'budget'?"),
+        ("run.cell_secnds=3", "unknown key 'run.cell_secnds'; did you mean 'cell_seconds'?"),
+        ("data.mirorr=x", "unknown key 'data.mirorr'; did you mean 'mirror'?"),
+        ("tasks.sst2.metrc=f1", "unknown key 'tasks.sst2.metrc'; did you mean 'metric'?"),
+        ("tasks.sst2.data.sampel=x", "unknown key 'tasks.sst2.data.sampel'; did you mean 'sample'?"),
+        ("tasks.sst2.splits.tset=x", "unknown key 'tasks.sst2.splits.tset'; did you mean 'test'?"),
+        ("strategies.lora.lora_alhpa=3", "unknown key 'strategies.lora.lora_alhpa'; did you mean 'lora_alpha'?"),
+        # tokens that are none
+        ("labels", "'labels' is not an override: got no '=', allowed key=value"),
+        ("=3", "'=3' is not an override"),
+        ("--batch=3", "'--batch=3' is not an override"),
+        ("batch=[1", "cannot read 'batch=[1'"),
+        ("batch=${oc.env:HOME}", "holds '${': interpolation is not allowed"),
+        ("suite=3", "suite=3 is not a name"),
+        ("suite=", "is not a name; see: python -m bench list suites"),
+        ("name=x", "'name' cannot be overridden; use run.name="),
+        # values
+        ("budget.labels=-3", "budget.labels: input should be greater than or equal to 0, got -3"),
+        ("budget.labels=12e4567", "budget.labels: input should be a finite number, got inf"),
+        ("budget.labels=many", "budget.labels: input should be a valid integer"),
+        ("budget.labels=yes", "budget.labels: "),
+        ("budget.train_seconds=12e4567", "budget.train_seconds: input should be a finite number, got inf"),
+        ("budget.memory_gib=nan", "budget.memory_gib: input should be a finite number"),
+        ("budget=3", "budget: input should be a valid dictionary"),
+        ("seeds=[]", "seeds: list should have at least 1 item"),
+        ("seeds=0", "seeds: list should have at least 1 item"),
+        ("seeds=[3,3]", "seeds has an entry twice: [3, 3]"),
+        ("seeds=[a]", "seeds.0: input should be a valid integer"),
+        ("seeds.0=1", "seeds"),
+        ("model=", "model: "),
+        ("model=random:tiny-gpt2,random:tiny-gpt2", "model has an entry twice"),
+        ("batch=0", "batch: input should be greater than or equal to 1, got 0"),
+        ("sequence=3", "sequence: input should be greater than or equal to 8, got 3"),
+        ("readout=haed", "readout: input should be 'auto', 'head' or 'verbalizer', got 'haed'"),
+        ("precision=fp8", "precision: input should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("device=tpu", "device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ("threads=0", "threads: input should be greater than or equal to 1, got 0"),
+        ("rerun=al", "rerun: input should be 'none', 'changed', 'failed' or 'all', got 'al'"),
+        ("executor=ray", "executor: input should be 'local', got 'ray'"),
+        ("keep_adapters=maybe", "keep_adapters: input should be a valid boolean"),
+        ("run.cell_seconds=-1", "run.cell_seconds: input should be greater than 0, got -1"),
+        ("run.name=../x", "run.name: a name holds letters, digits, '_', '.' and '-' only"),
+        ("adapters_path=nowhere", "adapters_path=nowhere is not a folder"),
+        ("strategies.lora.r=0", "strategies.lora.r: input should be greater than or equal to 1, got 0"),
+        ("strategies.lora.lr=inf", "strategies.lora.lr: "),
+        ("strategies.lora=3", "strategies.lora: input should be a valid dictionary, got 3"),
+        ("strategies=x strategies.x.base=[1]", "strategy"),
+        ("tasks.sst2=3", "tasks.sst2: input should be a valid dictionary"),
+        ("tasks.sst2.labels.0=x", "labels"),
+        ("tasks.sst2.templates.0.pattern=x", "templates"),
+        ("tasks.sst2.limit=0", "tasks.sst2.limit: input should be greater than or equal to 1, got 0"),
+        ("tasks.sst2.kind=regress", "tasks.sst2.kind: input should be 'classify', got 'regress'"),
+        ("tasks.sst2.metric=f2", "tasks.sst2.metric: input should be 'accuracy', 'f1' or 'matthews', got 'f2'"),
+        (
+            "tasks.sst2.metric=f1 tasks.sst2.labels=[a,b,c]",
+            "metric f1 is for two labels, got 3; allowed: accuracy, matthews",
+        ),
+        ("tasks.sst2.labels=[no,yes]", "a word was read as a boolean: put it in quotes"),
+        ("tasks.sst2.positive=x", "positive is 'x', not one of the labels"),
+        ("tasks.sst2.splits.test=tset", "has no split 'tset'"),
+        ("tasks.sst2.splits.test=train[", "cannot read the split 'train['"),
+        ("tasks.sst2.columns.text=nope", "has no column 'nope'"),
+        ("tasks.sst2.data.sample=sts2.jsonl", "no bundled sample"),
+        # selections and axes
+        ("tasks=sst2,sst2", "tasks=sst2,sst2 names one twice"),
+        ("strategies=3", "strategies=3 is not a selection"),
+        ("strategies=[]", "strategies= selects nothing"),
+        (
+            "budget.train_tokens=5 budget.train_seconds=5",
+            "two budget axes on the command line (train_tokens, train_seconds)",
+        ),
+        ("budget.train_examples=null", "exactly one budget axis must bind, got none"),
+        ("strategies=full strategies.lora.r=2", "override for strategies.lora, which is not selected; selected: full"),
+        ("strategies.loar.r=2", "unknown strategy in an override 'loar'; did you mean 'lora'?"),
+        ("tasks.sts2.limit=5", "unknown task in an override 'sts2'; did you mean 'sst2'?"),
+        # sources and models
+        ("data.source=mirror", "data.source=mirror needs data.hub"),
+        ("data.source=mirorr", "data.source: input should be 'auto', 'mirror', 'hub' or 'sample', got 'mirorr'"),
+        ("model=hub:a/b@main", "must be pinned"),
+        ("model=path:nowhere", "model folder 'nowhere' does not exist"),
+        ("model=path:.", "has no config.json"),
+    ],
+)
+def test_a_bad_request_is_one_worded_line(fault: Fault, tokens: str, words: str) -> None:
+    """It is refused before anything is loaded or written."""
+    assert words in fault("plan", *SMOKE, *tokens.split(" "))
+
+
+@pytest.mark.parametrize(
+    "tokens", ["suite=smok", "labels", "budget.labels=-3", "strategies=lroa", "model=gpt2", "tasks=x"]
+)
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_run_and_report_refuse_it_too(fault: Fault, command: str, tokens: str) -> None:
+    """Every command that reads a request reads it the same way."""
+    if command == "report" and tokens in ("strategies=lroa", "model=gpt2"):
+        assert "nothing to report" in fault(command, *SMOKE, tokens)  # a report needs no strategy and no model
+        return
+    assert fault(command, *SMOKE, tokens) == fault("plan", *SMOKE, tokens)
+
+
+def test_an_override_for_a_task_that_is_not_selected(fault: Fault) -> None:
+    """It would silently do nothing."""
+    words = fault("plan", "suite=glue-small", "data.source=sample", "tasks=rte", "tasks.sst2.limit=5")
+    assert words == "override for tasks.sst2, which is not selected; selected: rte"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("list sutes", "unknown kind to list 'sutes'; did you mean 'suites'?"),
+        ("list", "Missing argument"),
+        ("rnu", "No such command 'rnu'"),
+        ("report suite=smoke", "nothing to report: results/smoke/plan.json does not exist; run the suite first"),
+        ("report suite=smok", "unknown suite 'smok'"),
+        ("doctor what", "what"),
+    ],
+)
+def test_a_bad_command_is_one_worded_line(fault: Fault, arguments: str, words: str) -> None:
+    """Usage errors of the command line itself look like every other fault."""
+    assert words in fault(*shlex.split(arguments))
+
+
+def suite(folder: Path, *changes: tuple[str, str]) -> str:
+    """A suite file of the user's with its data, some text replaced; the token that names it."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        rows = [f'{{"sentence": "{split} text {i}", "label": {i % 2}}}' for i in range(8)]
+        (data / f"{split}.jsonl").write_text("\n".join(rows))
+    text = TASK.replace("DATA", str(data))
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "mine.yaml").write_text(text)
+    return f"suite={folder / 'mine.yaml'}"
+
+
+def test_the_unchanged_suite_file_is_fine(tmp_path: Path) -> None:
+    """What the next tests break works before they do."""
+    assert main(["plan", suite(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('{"no": " bad", "yes": " good"}', "{no: bad, yes: good}", "a word was read as a boolean: put it in quotes"),
+        ('labels: ["no", "yes"]', "labels: [no, yes]", "a word was read as a boolean: put it in quotes"),
+        ('"no": " bad", "yes": " good"', '"no": " bad"', "verbalizer has ['no'], labels has ['no', 'yes']"),
+        ('" good"', '" bad"', "verbalizer words must be different"),
+        ('"{text}\\nAnswer:"', '"{txt}"', "pattern names ['txt'], columns has ['text']"),
+        ('"{text}\\nAnswer:"', '"Answer:"', "pattern has no {field} place"),
+        ("text: sentence, ", "", "columns needs 'label' and at least one text field"),
+        ('["no", "yes"]', '["no", "no"]', "labels has a name twice"),
+        ('["no", "yes"]', '["no"]', "labels: list should have at least 2 items"),
+        ("train_examples: 8", "train_examples: 8, train_tokens: 9", "got ['train_examples', 'train_tokens']"),
+        ("labels: 4, train_examples: 8", "labels: 4", "exactly one budget axis must bind, got none"),
+        (
+            "labels: 4, train_examples: 8",
+            "labels: 4, train_examples: 12e4567",
+            "budget.train_examples: input should be a finite",
+        ),
+        ("name: mine", "name: ../mine", "name: a name holds letters"),
+        ("  own:", "  own task:", "a name holds letters"),
+        ("name: mine\n", "", "'name' is missing"),
+        ("splits: {train: train, test: test}", "splits: {train: train}", "'tasks.own.splits.test' is missing"),
+        ("model: random:tiny-gpt2", "model: ${oc.env:HOME}", "${"),
+        ("model: random:tiny-gpt2", "model: [", "suite file mine.yaml cannot be read"),
+        ("{path: ", "{hub: a/b, path: ", "names either 'hub' (with an optional 'sample') or 'path', not both"),
+        ("train: train, test: test", "train: train, test: train", "share rows of 'train'"),
+        ("train: train, test: test", "train: train, test: dev", "no dev.parquet|.jsonl|.csv"),
+        ("lora: {r: 2}", "lora: {rank: 2}", "unknown key 'strategies.lora.rank'"),
+    ],
+)
+def test_a_broken_suite_file_is_one_worded_line(fault: Fault, tmp_path: Path, old: str, new: str, words: str) -> None:
+    """Whatever is wrong in the file is told like a wrong token."""
+    assert words in fault("run", suite(tmp_path, (old, new)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.yaml", None, "suite file gone.yaml does not exist"),
+        ("empty.yaml", "", "'name' is missing"),
+        ("list.yaml", "- a\n- b\n", "suite file list.yaml is not a mapping"),
+        ("word.yaml", "word", "'name' is missing"),
+        ("tabs.yaml", "name:\n\t- x", "suite file tabs.yaml cannot be read"),
+        ("twice.yaml", "name: a\nname: b\n", "suite file twice.yaml cannot be read"),
+        ("bytes.yaml", b"\xff\xfe\x00name", "suite file bytes.yaml cannot be read"),
+        ("object.yaml", "name: !!python/object/apply:os.getcwd []\n", "suite file object.yaml cannot be read"),
+    ],
+)
+def test_a_suite_file_that_cannot_be_read(
+    fault: Fault, tmp_path: Path, name: str, content: str | bytes | None, words: str
+) -> None:
+    """One line, whichever of YAML's many errors it is."""
+    if content is not None:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    assert words in fault("run", f"suite={name}")
+
+
+def test_a_mirror_that_does_not_exist_or_lacks_a_file(
+    fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by key or environment, the fault says which; and what the mirror lacks is named in full."""
+    assert "the mirror 'nowhere' named by data.mirror is not a folder" in fault(
+        "run", "data.mirror=nowhere", "tasks=sst2"
+    )
+    (tmp_path / "mirror" / "nyu-mll").mkdir(parents=True)
+    lacking = fault("run", "tasks=sst2", "data.mirror=mirror")
+    assert "task 'sst2': the mirror lacks mirror/nyu-mll/glue/sst2/train.parquet" in lacking
+    monkeypatch.setenv("BENCH_MIRROR", str(tmp_path / "gone"))
+    assert "named by BENCH_MIRROR is not a folder" in fault("run", "tasks=sst2")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"sentence": ["a", "b"]}, "train.parquet has no column 'label'; columns there: sentence"),
+        (
+            {"sentnce": ["a", "b"], "label": [0, 1]},
+            "has no column 'sentence'; columns there: sentnce, label; did you mean 'sentnce'?",
+        ),
+        ({"sentence": ["a", "b"], "label": [0, 7]}, "row 1: column 'label' holds label 7; allowed: 0 to 1"),
+        ({"sentence": ["a", "b"], "label": ["negative", "postive"]}, "did you mean 'positive'?"),
+        ({"sentence": ["a", "b"], "label": [-1, -1]}, "hidden"),
+        ({"sentence": ["a", None], "label": [0, 1]}, "row 1: column 'sentence' holds null"),
+    ],
+)
+def test_parquet_that_does_not_fit_the_task(
+    fault: Fault, tmp_path: Path, columns: dict[str, list[object]], words: str
+) -> None:
+    """Missing columns and unknown labels are told by the planner, naming task, file and row, before anything runs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "mirror/nyu-mll/glue/sst2"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+    told = fault("run", "tasks=sst2", "model=random:tiny-gpt2", "data.mirror=mirror")
+    assert words in told and "train.parquet" in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("path: ", "path: /nowhere", "is not a folder"),
+        ("text: sentence", "text: sentense", "has no column 'sentense'"),
+        ('["no", "yes"]', '["off", "on"]', "verbalizer has"),
+    ],
+)
+def test_a_path_task_that_does_not_fit(fault: Fault, tmp_path: Path, old: str, new: str, words: str) -> None:
+    """A user's own data: the same faults."""
+    assert words in fault("plan", suite(tmp_path, (old, new)))
+
+
+def test_labels_of_a_path_task_that_are_unknown(fault: Fault, tmp_path: Path) -> None:
+    """A label word that is not in the task's list, with file, row and the nearest."""
+    token = suite(tmp_path)
+    (tmp_path / "data" / "train.jsonl").write_text('{"sentence": "x", "label": "yess"}\n')
+    told = fault("run", token)
+    assert "row 0" in told and "'yess'" in told and "did you mean 'yes'?" in told
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_results_dir_that_cannot_be_one(fault: Fault, tmp_path: Path, place: str) -> None:
+    """A file in its place works for root too."""
+    (tmp_path / "file").write_text("x")
+    told = fault("run", *SMOKE, "strategies=zero_shot", f"results_dir={place}")
+    assert told.startswith("results_dir: cannot write into") and "allowed: a writable folder" in told
+
+
+def test_a_results_dir_that_is_read_only(fault: Fault, tmp_path: Path) -> None:
+    """Without permission to write, the same fault; root may write anywhere, so there a sealed file system serves."""
+    place = tmp_path / "sealed"
+    place.mkdir()
+    place.chmod(0o555)
+    if os.access(place, os.W_OK):
+        place = Path("/proc/sealed")
+    assert "results_dir: cannot write into" in fault("run", *SMOKE, "strategies=zero_shot", f"results_dir={place}")
+
+
+def test_a_run_name_too_long_for_a_folder(fault: Fault, tmp_path: Path) -> None:
+    """The file system's limit is told like any other folder that cannot be made."""
+    (tmp_path / "results").mkdir()
+    assert "results_dir: cannot write into" in fault("run", *SMOKE, "strategies=zero_shot", f"run.name={'x' * 300}")
+
+
+def test_a_reports_dir_that_cannot_be_one(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before the first cell, not after the last one."""
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("bench.run.run_all", lambda *_: pytest.fail("cells ran before the fault was told"))
+    assert "reports_dir: cannot write into file" in fault("run", *SMOKE, "strategies=zero_shot", "reports_dir=file")
+
+
+def test_a_host_log_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A disk that fills up as the warm process starts ends in one line too (a folder in the log's place serves)."""
+    (tmp_path / "results" / "smoke" / "host.log").mkdir(parents=True)
+    assert main(["run", *SMOKE, "strategies=zero_shot"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_that_is_already_in_progress(fault: Fault, tmp_path: Path) -> None:
+    """Two runs under one name would overwrite each other's cells: the second is refused with what to do."""
+    (tmp_path / "results" / "smoke").mkdir(parents=True)
+    with FileLock(tmp_path / "results" / "smoke" / ".lock"):
+        told = fault("run", *SMOKE, "strategies=zero_shot")
+    assert told == "another run is writing results/smoke; wait for it, or use run.name= for another folder"
+
+
+def test_a_damaged_plan_cannot_be_reported(fault: Fault, tmp_path: Path) -> None:
+    """`report` names the file and what to do."""
+    (tmp_path / "results" / "smoke").mkdir(parents=True)
+    (tmp_path / "results" / "smoke" / "plan.json").write_text('{"run": "smo')
+    assert "results/smoke/plan.json is damaged" in fault("report", "suite=smoke")
+
+
+def test_a_suite_of_samples_needs_no_mirror(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """BENCH_MIRROR in the environment (CI sets it) does not break the bundled suite whose tasks are samples only."""
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("BENCH_MIRROR", str(tmp_path / "mirror"))
+    assert main(["plan", "suite=smoke", "model=random:tiny-gpt2"]) == 0, capsys.readouterr().err

@@ -1,0 +1,335 @@
+"""Processes: no torch in the command line, a warm process that may fork, and runs that survive signals and full disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from bench import plan as planning
+from bench.cli import main
+from bench.config import load
+from bench.launch import host_environment
+from bench.plan import Job
+from bench.records import Status, read_result
+from cli_runs import AS_ZERO_SHOT, ROOT, environment, records, result, run_here, times, tokens, write_strategies
+
+WATCHED = """
+import sys, time
+begun = time.monotonic()
+from bench.cli import main
+code = main(sys.argv[1:])
+heavy = [m for m in ("torch", "transformers", "peft", "datasets") if m in sys.modules]
+print("seconds", time.monotonic() - begun, "heavy", *heavy, file=sys.stderr)
+sys.exit(code)
+"""
+WAITS = f"""
+    import os, pathlib, time
+    place = pathlib.Path("PLACE")
+    (place / "pid.part").write_text(str(os.getpid()))
+    (place / "pid.part").rename(place / "pid")
+    while not (place / "go").exists():
+        time.sleep(0.02)
+{AS_ZERO_SHOT}"""
+
+
+def watched(*arguments: str, cwd: Path = ROOT) -> tuple[int, float, list[str], str]:
+    """The command line in a fresh process: exit code, seconds after Python started, heavy modules imported, output."""
+    done = subprocess.run([sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, cwd=cwd,
+                          env=environment(), timeout=240, check=False)  # fmt: skip
+    words = done.stderr.strip().splitlines()[-1].split()
+    return done.returncode, float(words[1]), words[3:], done.stdout + done.stderr
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait until it holds; its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("arguments", ["--help", "run --help", "list strategies", "list suites --json", "list models",
+                                       "list gpus", "plan suite=smoke data.source=sample results_dir=/nowhere/at/all"])  # fmt: skip
+def test_commands_that_measure_nothing_import_no_torch(arguments: str) -> None:
+    """Listing, help and planning start fast because the heavy stack stays out of their process."""
+    code, seconds, heavy, text = watched(*arguments.split())
+    assert code == 0 and heavy == [], text
+    assert seconds < 5
+
+
+class Warm:
+    """The warm process, spoken to directly: orders in, events out."""
+
+    def __init__(self, log: Path) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "bench.host"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=log.open("w"), text=True, env={**environment(), **host_environment()})  # fmt: skip
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The next event of this kind."""
+        assert self.process.stdout is not None
+        while (event := json.loads(self.process.stdout.readline()))["event"] != kind:
+            pass
+        return dict(event)
+
+    def order(self, job: Job) -> dict[str, Any]:
+        """Run one cell to its end; the event that told it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(job.model_dump_json() + "\n")
+        self.process.stdin.flush()
+        return self.event("ended")
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Warm, dict[str, Any]]]:
+    """One warm process for several tests, and its `ready` event."""
+    host = Warm(tmp_path_factory.mktemp("warm") / "host.log")
+    yield host, host.event("ready")
+    host.process.kill()
+    host.process.wait()
+
+
+def job_of(folder: Path, *more: str) -> Job:
+    """One planned cell that trains."""
+    [job] = planning.make(load(tokens(folder, "strategies=lora", "strategies.lora.r=2", *more))).jobs
+    return job
+
+
+def predictions(job: Job) -> dict[str, list[Any]]:
+    """A cell's stored predictions."""
+    table: dict[str, list[Any]] = pq.read_table(Path(job.folder) / "predictions.parquet").to_pydict()
+    return table
+
+
+def test_the_warm_process_has_one_thread_before_every_fork(warm: tuple[Warm, dict[str, Any]], tmp_path: Path) -> None:
+    """A process with a second thread must not fork: a lock that thread holds would hang the child (DESIGN 9)."""
+    host, ready = warm
+    assert ready["threads"] == 1 and ready["start_method"] == "fork"
+    for model in ("random:tiny-gpt2", "random:tiny-bert"):
+        ended = host.order(job_of(tmp_path, f"model={model}"))
+        assert ended["threads"] == 1 and ended["code"] == 0
+    assert len(os.listdir(f"/proc/{host.process.pid}/task")) == 1
+
+
+def test_the_warm_process_makes_no_cuda_call(warm: tuple[Warm, dict[str, Any]], tmp_path: Path) -> None:
+    """A context made before the fork is useless in the child: no card is open, and the child finds CUDA untouched."""
+    host, _ = warm
+    note = f'import torch; open("{tmp_path / "cuda"}", "w").write(str(torch.cuda.is_initialized()))\n{AS_ZERO_SHOT.strip()}'
+    body = "\n".join(line.strip() for line in note.splitlines())
+    adapters = write_strategies(tmp_path / "adapters", {"looks": body})
+    [job] = planning.make(load(tokens(tmp_path, "strategies=looks", f"adapters_path={adapters}"))).jobs
+    assert host.order(job)["code"] == 0
+    assert (tmp_path / "cuda").read_text() == "False"
+    opened = [os.readlink(f) for f in Path(f"/proc/{host.process.pid}/fd").iterdir() if f.exists()]
+    assert not [f for f in opened if f.startswith("/dev/nvidia") and f != "/dev/nvidiactl"]
+
+
+def test_identical_cells_in_two_children_agree(warm: tuple[Warm, dict[str, Any]], tmp_path: Path) -> None:
+    """Children of one warm process share its weights and still start alike: same losses, same predictions."""
+    host, _ = warm
+    jobs = [job_of(tmp_path / name) for name in ("one", "two")]
+    assert jobs[0].cell.id == jobs[1].cell.id and jobs[0].folder != jobs[1].folder
+    for job in jobs:
+        assert host.order(job)["code"] == 0
+    first, second = (read_result(Path(job.folder) / "result.json") for job in jobs)
+    assert first.training is not None and second.training is not None and len(first.training.losses) == 2
+    assert first.training.losses == second.training.losses
+    assert predictions(jobs[0]) == predictions(jobs[1])
+
+
+def test_spawned_cells_give_the_same_answers(
+    warm: tuple[Warm, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where fork is missing a fresh process serves each cell: slower, not different."""
+    host, _ = warm
+    forked, spawned = job_of(tmp_path / "forked"), job_of(tmp_path / "spawned")
+    assert host.order(forked)["code"] == 0
+    monkeypatch.setenv("BENCH_START_METHOD", "spawn")
+    other = Warm(tmp_path / "host.log")
+    try:
+        assert other.event("ready")["start_method"] == "spawn"
+        assert other.order(spawned)["code"] == 0
+    finally:
+        other.process.kill()
+        other.process.wait()
+    assert predictions(forked) == predictions(spawned)
+
+
+def test_a_warm_process_dies_with_its_parent(tmp_path: Path) -> None:
+    """However the launcher ends, the kernel ends the warm process."""
+    script = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'bench.host'], stdin=subprocess.PIPE, " \
+             "stdout=subprocess.PIPE, text=True); p.stdout.readline(); print(p.pid, flush=True); sys.stdin.read()"  # fmt: skip
+    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env=environment(BENCH_START_METHOD="spawn"))  # fmt: skip
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    eventually(lambda: gone(pid), 10)
+
+
+def test_cells_and_warm_process_killed_from_outside(tmp_path: Path) -> None:
+    """Each costs one cell: the outcome is `error` with the reason, and the run goes on to its end."""
+    place = {name: tmp_path / name for name in ("child", "host")}
+    for folder in place.values():
+        folder.mkdir()
+    bodies = {name: WAITS.replace("PLACE", str(folder)) for name, folder in place.items()} | {"after": AS_ZERO_SHOT}
+    adapters = write_strategies(tmp_path / "adapters", bodies)
+
+    def assassin() -> None:
+        child = int(eventually(lambda: (place["child"] / "pid").exists() and (place["child"] / "pid").read_text()))
+        os.kill(child, signal.SIGKILL)
+        cell = int(eventually(lambda: (place["host"] / "pid").exists() and (place["host"] / "pid").read_text()))
+        os.kill(psutil.Process(cell).ppid(), signal.SIGKILL)
+
+    threading.Thread(target=assassin, daemon=True).start()
+    results = run_here(tmp_path, f"adapters_path={adapters}", "strategies=child,host,after")
+    assert [r.outcome.status for r in results] == [Status.error, Status.error, Status.ok]
+    assert "killed from outside (SIGKILL)" in (results[0].outcome.reason or "")
+    assert "warm process died" in (results[1].outcome.reason or "")
+    eventually(lambda: gone(int((place["host"] / "pid").read_text())), 10)
+
+
+class Life:
+    """One run that is interrupted, killed, finished, repeated and repaired; what was seen at each step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        adapters = write_strategies(
+            folder / "adapters", {"waits": WAITS.replace("PLACE", str(folder)), "after": AS_ZERO_SHOT}
+        )
+        self.tokens = ["run", *tokens(folder, f"adapters_path={adapters}", "strategies=zero_shot,waits,after")]
+        self.seen: dict[str, Any] = {}
+
+    def begin(self) -> tuple[subprocess.Popen[str], int]:
+        """Start the command and wait until its second cell is at work; the cell's process id."""
+        (self.folder / "pid").unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-m", "bench", *self.tokens], stdout=subprocess.PIPE, text=True,
+                                   stderr=subprocess.PIPE, env=environment(), cwd=ROOT, start_new_session=True)  # fmt: skip
+        eventually(lambda: (self.folder / "pid").exists() or process.poll() is not None)
+        return process, int((self.folder / "pid").read_text())
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """The steps in order; tests below look at one each."""
+    life = Life(tmp_path_factory.mktemp("life"))
+    process, pid = life.begin()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, errors = process.communicate(timeout=60)
+    life.seen["interrupt"] = (process.returncode, errors, [pid], times(life.folder), result(life.folder, "waits"))
+    process, pid = life.begin()
+    family = [p.pid for p in psutil.Process(process.pid).children(recursive=True)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    life.seen["kill"] = ([pid, *family], times(life.folder))
+    (life.folder / "go").write_text("")
+    life.seen["finish"] = (*watched(*life.tokens), times(life.folder))
+    life.seen["repeat"] = (*watched(*life.tokens), times(life.folder))
+    broken = records(life.folder)["after"]
+    broken.write_text(broken.read_text()[:200])
+    life.seen["repair"] = (*watched(*life.tokens), times(life.folder), broken)
+    return life
+
+
+def test_an_interrupted_run_can_go_on(life: Life) -> None:
+    """Ctrl-C: 130, one line, no process left, the running cell recorded as interrupted, finished ones kept."""
+    code, errors, pids, stamps, waiting = life.seen["interrupt"]
+    assert code == 130 and errors.strip().count("\n") == 0 and "interrupted" in errors
+    assert all(gone(pid) for pid in pids)
+    assert set(stamps) == {"zero_shot", "waits"} and waiting.outcome.status is Status.interrupted
+
+
+def test_a_killed_run_leaves_no_process(life: Life) -> None:
+    """SIGKILL of the command: warm process and cell end too, and what was finished stays."""
+    pids, stamps = life.seen["kill"]
+    assert len(set(pids)) >= 2
+    eventually(lambda: all(gone(pid) for pid in pids), 10)
+    assert stamps["zero_shot"] == life.seen["interrupt"][3]["zero_shot"]
+
+
+def test_running_again_finishes_without_repeating(life: Life) -> None:
+    """Third time: the rest runs, no finished cell does; the process that ran them never imported torch."""
+    code, _, heavy, text, stamps = life.seen["finish"]
+    assert code == 0 and heavy == [], text
+    assert stamps["zero_shot"] == life.seen["interrupt"][3]["zero_shot"] and set(stamps) == {
+        "zero_shot",
+        "waits",
+        "after",
+    }
+    assert {result(life.folder, name).outcome.status for name in stamps if name != "after"} == {Status.ok}
+
+
+def test_a_run_with_nothing_to_do_is_fast(life: Life) -> None:
+    """A re-run touches no record, imports no torch and ends within five seconds."""
+    code, seconds, heavy, text, stamps = life.seen["repeat"]
+    assert code == 0 and heavy == [] and seconds < 5, (seconds, text)
+    assert stamps == life.seen["finish"][4]
+
+
+def test_a_damaged_record_is_named_set_aside_and_redone(life: Life) -> None:
+    """Half a record: its file is named and kept under another name, its cell runs again, the others do not."""
+    code, _, _, text, stamps, broken = life.seen["repair"]
+    assert code == 0 and "damaged record set aside" in text and str(broken) in text
+    assert len(list(broken.parent.glob("result.damaged-*.json"))) == 1
+    assert read_result(broken).outcome.status is Status.ok
+    before = life.seen["finish"][4]
+    assert {name for name in stamps if stamps[name] != before[name]} == {"after"}
+
+
+def full(*_: Any) -> None:
+    """What a full disk answers."""
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_before_the_first_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """plan.json cannot be written: one line, exit 2, no temporary file left."""
+    monkeypatch.setattr("bench.records.os.fsync", full)
+    assert main(["run", *tokens(tmp_path, "strategies=zero_shot")]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: results_dir: cannot write into") and "No space left on device" in errors
+    assert errors.count("\n") == 1
+    assert [p.name for p in (tmp_path / "results" / "smoke").iterdir() if p.name != ".lock"] == []
+
+
+def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cell that cannot write its record ends the run: one line, exit 2, finished cells intact, the rest not begun."""
+    fills = """
+        import os
+        def full(*_):
+            raise OSError(28, "No space left on device")
+        os.fsync = full
+    """
+    adapters = write_strategies(
+        tmp_path / "adapters", {"fills": fills + AS_ZERO_SHOT.replace("\n    ", "\n        "), "after": AS_ZERO_SHOT}
+    )
+    code = main(["run", *tokens(tmp_path, f"adapters_path={adapters}", "strategies=zero_shot,fills,after")])
+    errors = capsys.readouterr().err
+    assert code == 2 and errors.startswith("error: cannot write into") and errors.count("\n") == 1, errors
+    assert "No space left" in errors and "finished cells are intact" in errors
+    assert result(tmp_path, "zero_shot").outcome.status is Status.ok
+    assert set(times(tmp_path)) == {"zero_shot"}
+    leftovers = [p for p in records(tmp_path)["fills"].parent.iterdir() if p.name.startswith(".")]
+    assert leftovers == []
