@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import tiny
+from tiny import FAMILIES, STRATEGIES, drive, driven, folder_bytes
+
 from bench import plan as planning
 from bench import registry
 from bench.budget import Meter
@@ -21,7 +23,6 @@ from bench.plan import Job
 from bench.records import Status, read_result
 from bench.strategy import TaskContext
 from bench.worker import run_cell
-from tiny import FAMILIES, STRATEGIES, drive, driven, folder_bytes
 
 NAMES = sorted(STRATEGIES)
 CELLS = [(n, f, r) for n in NAMES for f in FAMILIES for r in STRATEGIES[n].readouts]

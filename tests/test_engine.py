@@ -7,20 +7,17 @@ import itertools
 from collections import Counter
 
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import tiny
-from bench import plan as planning
 from bench.budget import Meter
-from bench.config import load, suite_names
 from bench.config.schema import Budget
 from bench.measure.flops import Book, counting
 from bench.measure.phases import Ledger
-from bench.plan import Planned
 from bench.strategy import Diverged, Plan
 from bench.train.loop import adapt, checked, fitting, schedule, still_improving
 from bench.train.order import batches
@@ -270,80 +267,3 @@ def test_a_phase_that_raises_is_recorded() -> None:
         raise RuntimeError("half way")
     phase = ledger.phases["adapt"]
     assert phase.seconds > 0 and phase.peak_rss_bytes and (phase.examples, phase.tokens, phase.steps) == (3, 7, 1)
-
-
-def planned(*tokens: str) -> Planned:
-    """A plan of small cells on the sample."""
-    return planning.make(
-        load(["suite=smoke", "model=random:tiny-gpt2", "data.source=sample", "strategies=lora", "device=cpu", *tokens])
-    )
-
-
-def ids(*tokens: str) -> list[str]:
-    """Cell ids of a plan."""
-    return [job.cell.id for job in planned(*tokens).jobs]
-
-
-@pytest.mark.parametrize(
-    "token",
-    ["strategies.lora.r=3", "strategies.lora.readout=head", "seeds=[1]", "budget.labels=9", "budget.train_examples=9",
-     "budget.train_tokens=9", "budget.memory_gib=3", "tasks.sst2.limit=9", "tasks.sst2.templates=[{pattern: '{text} so:', "
-     "verbalizer: {negative: ' bad', positive: ' good'}}]", "tasks.sst2.metric=matthews", "tasks.sst2.splits.test=dev",
-     "batch=2", "sequence=64", "precision=bf16", "readout=head", "model=random:tiny-llama",
-     "tasks.sst2.data.sample=cola.jsonl", "tasks.sst2.columns.text=sentence tasks.sst2.positive=negative"],
-)  # fmt: skip
-def test_what_changes_a_result_changes_the_id(token: str) -> None:
-    """Options, seed, budget with caps, template, data, model: another cell."""
-    more = [token] if "{" in token else token.split()
-    assert ids(*more) != ids()
-
-
-@pytest.mark.parametrize(
-    "token",
-    ["results_dir=elsewhere", "reports_dir=elsewhere", "threads=1", "run.name=other", "run.cell_seconds=5", "rerun=all",
-     "keep_adapters=false", "description=words", "strategies.lora.r=4", "tasks.sst2.batch=8"],
-)  # fmt: skip
-def test_how_it_runs_does_not_change_the_id(token: str) -> None:
-    """Folders, threads, names and what is written out but equal to the default: the same cell."""
-    assert ids(token) == ids()
-
-
-def test_other_cells_beside_it_do_not_change_the_id() -> None:
-    """A cell of a larger suite is the cell of a smaller one; its digest is in its name with task, strategy and seed."""
-    [alone] = ids()
-    assert alone in ids("strategies=full,lora", "seeds=2")
-    assert alone.startswith("sst2-lora-s0-") and len(alone.rpartition("-")[2]) == 8
-
-
-def test_the_data_changes_the_id(tmp_path) -> None:
-    """One changed byte in a user's file is another fingerprint, another cell."""
-    import shutil
-
-    from bench.data.sources import samples_folder
-
-    for name in ("train", "validation"):
-        shutil.copy(samples_folder() / "sst2.jsonl", tmp_path / f"{name}.jsonl")
-    token = f"tasks.sst2.data={{path: {tmp_path}, sample: null}}"
-    before = ids(token)
-    with (tmp_path / "train.jsonl").open("a") as file:
-        file.write("\n")
-    assert ids(token) != before
-
-
-def test_an_unseeded_strategy_runs_once() -> None:
-    """zero_shot has one cell whatever `seeds` says; lora one a seed."""
-    assert len(ids("strategies=zero_shot", "seeds=3")) == 1 and len(ids("seeds=3")) == 3
-
-
-@pytest.mark.parametrize("name", suite_names())
-def test_every_bundled_suite_plans(name: str) -> None:
-    """It loads, every strategy and option in it exists, and every cell has its own id."""
-    made = planning.make(load([f"suite={name}", "data.source=sample"]))
-    assert len({job.cell.id for job in made.jobs}) == len(made.jobs) > 0
-    assert load([f"suite={name}"]).suite.name == name
-
-
-def test_the_small_suite_stays_small() -> None:
-    """An hour is the promise: at most nine strategies, four tasks, one seed."""
-    suite = load(["suite=glue-small"]).suite
-    assert len(suite.strategies) <= 9 and len(suite.tasks) <= 4 and len(suite.seeds) == 1

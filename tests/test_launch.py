@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from cli_runs import AS_ZERO_SHOT, ROOT, environment, records, result, run_here, times, tokens, write_strategies
 
 from bench import plan as planning
 from bench.cli import main
@@ -23,7 +24,6 @@ from bench.config import load
 from bench.launch import host_environment
 from bench.plan import Job
 from bench.records import Status, read_result
-from cli_runs import AS_ZERO_SHOT, ROOT, environment, records, result, run_here, times, tokens, write_strategies
 
 WATCHED = """
 import sys, time

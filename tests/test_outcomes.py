@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cli_runs import AS_ZERO_SHOT, records, run_here, times, tokens, write_strategies
 from rich.console import Console
 
 from bench.config import load
 from bench.errors import UserFault
 from bench.records import Result, Status
 from bench.run import execute, exit_code
-from cli_runs import AS_ZERO_SHOT, records, run_here, times, tokens, write_strategies
 
 CAP_GIB = 1.2
 FAULTY = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
-import tiny
 from bench.budget import Meter
 from bench.config.schema import Task
 from bench.data.prompts import fill
