@@ -51,6 +51,7 @@ class PromptTuning(Strategy):
             num_transformer_submodules=1,  # of an encoder-decoder, the encoder only, as in the paper
         )
         plan = peft_plan(base, context, config, options.lr)
+        plan.virtual_tokens = options.num_virtual_tokens
         if options.init != "random":
             assert plan.module is not None
             initialise(plan.module, base, context, options)

@@ -125,6 +125,8 @@ class Plan:
     """Parameters added to the base."""
     trained: int | None = None
     """Parameters changed where no optimizer group tells (a solved probe)."""
+    virtual_tokens: int = 0
+    """Tokens a row the method puts in front of the input: executed work, so the meter's token axis must foresee them."""
     seen: list[torch.nn.Module] = field(default_factory=list)
     """Modules whose forwards the meter watches."""
     notes: list[str] = field(default_factory=list)

@@ -61,7 +61,7 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     plan.module.train()
     for rows in fitting(batches([e.length for e in encoded], context.batch, context.seed), meter):
         batch = plan.collate([encoded[i] for i in rows])
-        cost = meter.cost(len(rows), batch.tokens, batch.shape)
+        cost = meter.cost(len(rows), batch.tokens + plan.virtual_tokens * batch.shape[0], batch.shape)
         if not meter.affords(cost):
             break
         middle = meter.share(meter.spent() + cost / 2)
