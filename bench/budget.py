@@ -97,7 +97,7 @@ class Meter:
 
     @contextmanager
     def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
-        """One optimizer step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`)."""
+        """One step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`)."""
         before = self.tokens
         flops = self.book.get(shape)
         first = flops is None

@@ -141,16 +141,22 @@ def doctor(as_json: Json = False) -> None:
         print(f"not here  {entry['what']}: {entry['why']}")
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # newer typer turns Ctrl-C into this code, older ones let it through or abort
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except UserFault as fault:
         print(f"error: {fault}", file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: finished cells are kept, the same command goes on from here", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except typer.Exit as ended:
         return ended.exit_code
     except Exception as error:

@@ -69,7 +69,11 @@ class Host:
         if self.process is not None and self.process.poll() is None:
             return
         self.events = queue.Queue()
-        with self.log.open("a") as log:
+        try:
+            log = self.log.open("a")
+        except OSError as error:
+            raise UserFault(f"cannot write {self.log}: {error.strerror}; finished cells are intact") from None
+        with log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bench.host"],
                 stdin=subprocess.PIPE,
@@ -117,6 +121,7 @@ def host_environment() -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",  # spinning threads slow each other several times over on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "HF_DEACTIVATE_ASYNC_LOAD": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator starts a thread of its own
         "HF_HUB_OFFLINE": "1",  # everything was fetched before; nothing may reach out inside a measured cell
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p),

@@ -61,7 +61,7 @@ def load_file(path: Path, package: str) -> Strategy:
     sys.modules[full_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[full_name]
         raise UserFault(f"strategy file {path} fails to import: {type(error).__name__}: {error}") from error
     strategy = getattr(module, "strategy", None)
@@ -90,7 +90,7 @@ def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> 
     """Resolve a suite's entry: its `base` (by default its own name) and validated options."""
     raw = dict(raw)
     base = raw.pop("base", name)
-    if base not in strategies:
+    if not isinstance(base, str) or base not in strategies:
         raise unknown("strategy", str(base), strategies)
     strategy = strategies[base]
     options_type: type[BaseModel] = strategy.Options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ def execute(request: Request, console: Console) -> list[Result]:
     planned = plan.make(request)
     if planned.source == "sample":
         say(SAMPLE_WARNING)
+    pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
     with held(run_dir):
         write_plan(request, planned, run_dir)
@@ -52,6 +54,15 @@ SAMPLE_WARNING = (
     "data: the bundled sample, written for this project (no mirror named, no hub reached): "
     "its 120 test items cannot separate tuned methods"
 )
+
+
+def pages_fit(folder: Path) -> None:
+    """Refuse a folder that cannot take the pages now, not after the last cell; makes nothing."""
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir():
+        raise UserFault(f"reports_dir: cannot write into {folder}: {above} is not a folder; allowed: a writable folder")
+    if not os.access(above, os.W_OK):
+        raise UserFault(f"reports_dir: cannot write into {folder}: Permission denied; allowed: a writable folder")
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from bench.config.schema import Readout, Task
+from bench.config.schema import Frozen, Readout, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,10 @@ class Diverged(Exception):
     """Loss or scores are not finite; the message says where. Becomes an outcome."""
 
 
-class Options(BaseModel):
+class Options(Frozen):
     """Base of every strategy's options."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     readout: Readout = "auto"
     """How the answer is read: `head`, `verbalizer`, or `auto` (the suite's, else what model and strategy allow)."""
@@ -126,7 +126,7 @@ class Plan:
     trained: int | None = None
     """Parameters changed where no optimizer group tells (a solved probe)."""
     virtual_tokens: int = 0
-    """Tokens a row the method puts in front of the input: executed work, so the meter's token axis must foresee them."""
+    """Tokens a row the method puts in front of the input: executed work, which the meter's token axis must foresee."""
     seen: list[torch.nn.Module] = field(default_factory=list)
     """Modules whose forwards the meter watches."""
     notes: list[str] = field(default_factory=list)

@@ -43,7 +43,7 @@ def handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 return self.file(*match.groups())
             return self.answer(404, b"{}")
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET
 
         def listing(self, repo: str, kind: str, commit: str) -> None:
             files = hub.repos.get((repo, commit))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds")
@@ -14,10 +14,22 @@ Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class Frozen(BaseModel):
-    """Base of all configuration: immutable, unknown keys refused."""
+WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)"
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, unknown keys refused, no infinite numbers, no booleans for numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_stray_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        """`labels=yes` would be read as 1."""
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
+            raise ValueError(WORD_AS_BOOLEAN)
+        return value
 
 
 def safe_name(value: str) -> str:
@@ -30,13 +42,12 @@ def safe_name(value: str) -> str:
 def quoted(value: Any) -> Any:
     """Refuse what YAML 1.1 made of an unquoted word: `no` and `yes` arrive here as booleans."""
     if isinstance(value, bool):
-        raise ValueError(
-            "a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)"
-        )
+        raise ValueError(WORD_AS_BOOLEAN)
     return value
 
 
 Word = Annotated[str, BeforeValidator(quoted)]
+Whole = Annotated[int, BeforeValidator(quoted)]
 
 
 class DataRef(Frozen):
@@ -129,13 +140,9 @@ class Budget(Frozen):
     labels: int = Field(128, ge=0, description="distinct labelled target items read for any purpose")
     train_examples: int | None = Field(None, ge=1, description="examples forwarded in training, repeats counted")
     train_tokens: int | None = Field(None, ge=1, description="real (non-padding) tokens forwarded in training")
-    train_flops: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="floating-point operations in training"
-    )
-    train_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="seconds of optimizer steps")
-    memory_gib: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="cap on resident (CPU) or device memory"
-    )
+    train_flops: float | None = Field(None, gt=0, description="floating-point operations in training")
+    train_seconds: float | None = Field(None, gt=0, description="seconds of optimizer steps")
+    memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
 
     @model_validator(mode="after")
     def one_axis(self) -> Budget:
@@ -160,7 +167,7 @@ class Suite(Frozen):
     model: list[str] = Field(min_length=1)
     tasks: dict[str, Task] = Field(min_length=1)
     strategies: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Whole] = Field([0], min_length=1)
     budget: Budget
     readout: Readout = "auto"
     precision: Precision = "auto"

@@ -55,8 +55,21 @@ def names(key: str, value: Any) -> list[str]:
     return chosen
 
 
+def clashing(into: dict[str, Any], new: dict[str, Any], path: str = "") -> str | None:
+    """The first dotted key under which one holds a list and the other keys below it."""
+    for key, value in new.items():
+        old = into.get(key)
+        if {type(value), type(old)} == {dict, list}:
+            return f"{path}{key}"
+        if isinstance(value, dict) and isinstance(old, dict) and (found := clashing(old, value, f"{path}{key}.")):
+            return found
+    return None
+
+
 def merge(into: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Merge nested dictionaries, later ones winning, by OmegaConf's rules."""
+    """Merge nested dictionaries, later ones winning, by OmegaConf's rules. Raises `UserFault` for keys into a list."""
+    if (clash := clashing(into, new)) is not None:
+        raise UserFault(f"{clash}: a list is overridden whole, e.g. {clash}=[a,b], and only where a list belongs")
     merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(into), OmegaConf.create(new)), resolve=False)
     assert isinstance(merged, dict)
     return {str(k): v for k, v in merged.items()}

@@ -56,7 +56,7 @@ def choose_source(tasks: dict[str, Task], settings: DataSettings) -> str:
     if not foreign:
         return "path"
     source = settings.source
-    if source == "auto" and mirror_folder(settings) is not None:
+    if source == "auto" and (settings.mirror or (mirror_folder(settings) and _all_name_hub(foreign))):
         source = "mirror"
     if source == "auto":
         return _hub_or_sample(foreign)
@@ -91,6 +91,11 @@ def _hub_or_sample(tasks: dict[str, Task]) -> str:
         f"no source serves every task; tried: mirror (not named), {tried}, sample (none for {_names(unserved)}); "
         "allowed: data.mirror=DIR or BENCH_MIRROR, a reachable or cached hub, or a task's own data.path"
     )
+
+
+def _all_name_hub(tasks: dict[str, Task]) -> bool:
+    """Whether a mirror could serve them: one from the environment is no order; a suite of samples stays one."""
+    return all(task.data.hub is not None for task in tasks.values())
 
 
 def _require(tasks: dict[str, Task], source: str) -> None:
