@@ -29,8 +29,9 @@ class LoRAOptions(Options):
     """Weight-decomposed LoRA (Liu et al. 2024)."""
     use_rslora: bool = False
     """Rank-stabilised scaling (Kalajdzievski 2023)."""
-    init_lora_weights: bool | Literal["gaussian", "pissa", "olora", "orthogonal"] = True
-    """Initialisation of the factors, PEFT's names."""
+    init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
+    """Initialisation of the factors, PEFT's names. PEFT's others (PiSSA, OLoRA) move part of the base into the factors,
+    so that what is stored no longer fits the base everyone has."""
 
 
 class LoRA(Strategy):
