@@ -19,7 +19,7 @@ from bench.errors import UserFault
 class Rows:
     """Labelled rows, one entry a row in each list.
 
-    `fields` maps field name -> text, `labels` are positions in the task's labels, and `index` is the row's number
+    `fields` maps field name -> text without the white space around it, `labels` are positions in the task's labels, and `index` is the row's number
     (from 0) in its split's file, so that a prediction names its row without holding its text.
     """
 
@@ -97,7 +97,9 @@ def _read_split(name: str, task: Task, located: Located, base: str) -> Rows:
     for field, column in texts.items():
         _check_texts(column, index, place, task.columns[field])
     labels = _labels(values[task.columns["label"]], index, task, place, paths[0])
-    fields = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+    # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
+    stripped = ([text.strip() for text in column] for column in texts.values())
+    fields = [dict(zip(texts, row, strict=True)) for row in zip(*stripped, strict=True)]
     return Rows(fields, labels, index)
 
 
