@@ -19,8 +19,8 @@ from bench.errors import UserFault
 class Rows:
     """Labelled rows, one entry a row in each list.
 
-    `fields` maps field name -> text without the white space around it, `labels` are positions in the task's labels, and `index` is the row's number
-    (from 0) in its split's file, so that a prediction names its row without holding its text.
+    `fields` maps field name -> text without the white space around it, `labels` are positions in the task's labels, and
+    `index` is the row's number (from 0) in its split's file, so that a prediction names its row without its text.
     """
 
     fields: list[dict[str, str]]
