@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 from rich.console import Console
 
 from bench.config import load
@@ -99,3 +103,39 @@ def times(folder: Path, run: str = "smoke") -> dict[str, int]:
 def result(folder: Path, strategy: str, run: str = "smoke") -> Result:
     """One record."""
     return read_result(records(folder, run)[strategy])
+
+
+WATCHED = """
+import sys, time
+begun = time.monotonic()
+from bench.cli import main
+code = main(sys.argv[1:])
+heavy = [m for m in ("torch", "transformers", "peft", "datasets") if m in sys.modules]
+print("seconds", time.monotonic() - begun, "heavy", *heavy, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def watched(*arguments: str, cwd: Path = ROOT) -> tuple[int, float, list[str], str]:
+    """The command line in a fresh process: exit code, seconds after Python started, heavy modules imported, output."""
+    done = subprocess.run([sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, cwd=cwd,
+                          env=environment(), timeout=240, check=False)  # fmt: skip
+    words = done.stderr.strip().splitlines()[-1].split()
+    return done.returncode, float(words[1]), words[3:], done.stdout + done.stderr
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait until it holds; its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest.register_assert_rewrite("fault_fixtures", "source_fixtures")
+
 # before anything imports torch: threads that spin while they wait make tests on a busy machine several times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -2,110 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from fake_data_hub import serve
+from source_fixtures import AUTO, COMMIT, ROOT, fault, fill_cache, make, write
 
-from bench.config.schema import DataSettings, Task
+from bench.config.schema import DataSettings
 from bench.data import hub, sources
 from bench.data.rows import read
-from bench.errors import UserFault
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_data_hub import serve
-
-ROOT = Path(__file__).resolve().parent.parent
-COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-AUTO = DataSettings()
-
-
-def make(train="train", test="validation", **data) -> Task:
-    return Task.model_validate(
-        {
-            "data": data or {"hub": "org/set", "config": "one", "revision": COMMIT, "sample": "sst2.jsonl"},
-            "splits": {"train": train, "test": test},
-            "columns": {"text": "sentence", "label": "label"},
-            "labels": ["bad", "good"],
-            "templates": [{"pattern": "{text}:", "verbalizer": {"bad": " bad", "good": " good"}}],
-        }
-    )
-
-
-def table(*texts: str) -> pa.Table:
-    return pa.table({"sentence": list(texts), "label": [i % 2 for i in range(len(texts))], "idx": [7] * len(texts)})
-
-
-def write(path: Path, *texts: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table(*texts), path)
-    return path
-
-
-def as_bytes(*texts: str) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table(*texts), sink)
-    return sink.getvalue()
-
-
-def fault(call, *args, **kwargs) -> str:
-    with pytest.raises(UserFault) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """No mirror, an empty cache, no proxy, and an endpoint where nothing listens."""
-    for name in list(os.environ):
-        if name.upper().endswith("_PROXY") or name.startswith(("HF_", "HUGGINGFACE_", "BENCH_", "TRANSFORMERS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    hub._reachable.cache_clear()
-
-
-@pytest.fixture
-def online(monkeypatch):
-    """A fake hub that HF_ENDPOINT points at, in this process."""
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read at import, maybe before this test
-    huggingface_hub.close_session()
-    files = {
-        "one/train-00000-of-00002.parquet": as_bytes("a", "b"),
-        "one/train-00001-of-00002.parquet": as_bytes("c", "d"),
-        "one/train_extra-00000-of-00001.parquet": as_bytes("no"),
-        "one/validation-00000-of-00001.parquet": as_bytes("e", "f"),
-        "data/train-00000-of-00001-b42a775f407cee45.parquet": as_bytes("g", "h"),
-        "validation.parquet": as_bytes("i", "j"),
-        "two/train.parquet": as_bytes("k"),
-    }
-    with serve({("org/set", COMMIT): files}) as fake:
-        monkeypatch.setenv("HF_ENDPOINT", fake.url)
-        yield fake
-    huggingface_hub.close_session()
-
-
-def fill_cache(tmp_path: Path, **texts: tuple[str, ...]) -> Path:
-    snapshot = tmp_path / "hf" / "hub" / "datasets--org--set" / "snapshots" / COMMIT
-    for split, rows in texts.items():
-        write(snapshot / "one" / f"{split}-00000-of-00001.parquet", *rows)
-    return snapshot
+pytest_plugins = ("source_fixtures",)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 # ---- which source
@@ -398,138 +309,3 @@ def test_faults_of_a_folder(tmp_path):
     assert fault(sources.locate, "a", make(path=str(tmp_path)), "path", AUTO) == (
         f"task 'a': {tmp_path} holds split 'train' more than once (train.parquet, train.csv); allowed: one of them"
     )
-
-
-# ---- the hub
-
-
-def test_the_hub_downloads_once_and_serves_offline(online, monkeypatch):
-    located = sources.locate("a", make(), "hub", AUTO)
-    assert [p.name for p in located.files["train"]] == [f"train-0000{i}-of-00002.parquet" for i in (0, 1)]
-    rows = read("a", make(), located)
-    assert [f["text"] for f in rows.train.fields] == ["a", "b", "c", "d"]
-    assert rows.train.index == [0, 1, 2, 3]
-    fetched = {line.rpartition("/")[2] for line in online.log if line.startswith("GET /datasets")}
-    assert fetched == {*(f"train-0000{i}-of-00002.parquet" for i in (0, 1)), "validation-00000-of-00001.parquet"}
-    online.log.clear()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert sources.locate("a", make(), "hub", AUTO) == located
-    assert online.log == []
-
-
-def test_the_hub_without_config_reads_top_level_and_data(online):
-    task = make(hub="org/set", revision=COMMIT)
-    rows = read("a", task, sources.locate("a", task, "hub", AUTO))
-    assert [f["text"] for f in rows.train.fields] == ["g", "h"]
-    assert [f["text"] for f in rows.test.fields] == ["i", "j"]
-
-
-def test_fault_when_offline_and_not_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert fault(sources.locate, "a", make(), "hub", AUTO) == (
-        f"task 'a': org/set at bcdcba79 is not in the cache {tmp_path / 'hf' / 'hub'} and HF_HUB_OFFLINE forbids "
-        "fetching it; allowed: unset it, or data.source=mirror or sample"
-    )
-
-
-def test_fault_when_the_hub_lacks_the_split(online):
-    task = make(test="test", hub="org/set", config="one", revision=COMMIT)
-    text = fault(sources.locate, "a", task, "hub", AUTO)
-    assert text.startswith(
-        "task 'a': org/set at bcdcba79 lacks one/test-*.parquet; parquet files there: data/train-000"
-    )
-    assert "one/validation-00000-of-00001.parquet" in text
-
-
-@pytest.mark.parametrize(
-    ("repo", "commit", "kind"),
-    [("org/none", COMMIT, "RepositoryNotFoundError"), ("org/set", "0" * 40, "RevisionNotFoundError")],
-)
-def test_fault_when_the_hub_has_no_such_set(online, repo, commit, kind):
-    text = fault(sources.locate, "a", make(hub=repo, config="one", revision=commit), "hub", AUTO)
-    assert text.startswith(f"task 'a': cannot fetch {repo} at {commit[:8]} from {online.url}: {kind}: ")
-
-
-def test_fault_when_nothing_answers(tmp_path):
-    fill_cache(tmp_path, train=("a", "b"))  # half of it does not help
-    assert fault(sources.locate, "a", make(), "hub", AUTO) == (
-        f"task 'a': org/set at bcdcba79 is not in the cache {tmp_path / 'hf' / 'hub'} and {os.environ['HF_ENDPOINT']} "
-        "does not answer; allowed: data.source=mirror or sample, or HF_ENDPOINT"
-    )
-
-
-def test_fault_when_the_hub_goes_away_half_way(online, tmp_path, monkeypatch):
-    """The client then returns a partial snapshot without a word, and cannot be asked what else there is."""
-    import huggingface_hub
-
-    snapshot = fill_cache(tmp_path, train=("a", "b"))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: (_ for _ in ()).throw(OSError("gone"))
-    )
-    assert fault(sources.locate, "a", make(), "hub", AUTO) == (
-        f"task 'a': org/set at bcdcba79 is only partly in the cache {tmp_path / 'hf' / 'hub'}, and {online.url} "
-        "cannot be asked for the rest: OSError"
-    )
-
-
-def test_a_missing_shard_is_not_cached(online, tmp_path):
-    located = sources.locate("a", make(), "hub", AUTO)
-    assert hub.cached(make().data, ["train"]) is not None
-    located.files["train"][1].unlink()
-    assert hub.cached(make().data, ["train"]) is None
-    assert hub.cached(make().data, ["validation"]) is not None
-
-
-def test_shards_sort_by_number(tmp_path):
-    for i in (0, 2, 10):
-        write(tmp_path / f"train-{i}.parquet", "a")
-    assert [p.name for p in hub.find(tmp_path, None, ["train"])["train"]] == [f"train-{i}.parquet" for i in (0, 2, 10)]
-
-
-@pytest.mark.parametrize(
-    ("env", "folder"),
-    [
-        ({"HF_HUB_CACHE": "/c"}, "/c"),
-        ({"HUGGINGFACE_HUB_CACHE": "/c"}, "/c"),
-        ({"HF_HOME": "/h"}, "/h/hub"),
-        ({"HF_HOME": "", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
-        ({"HF_HOME": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/huggingface/hub"),
-    ],
-)
-def test_the_cache_is_where_huggingface_hub_has_it(monkeypatch, env, folder):
-    for name, value in env.items():
-        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
-    assert str(hub.cache_folder()) == folder
-    got = subprocess.run(
-        [sys.executable, "-c", "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert got.stdout.strip() == folder
-
-
-def test_the_import_stays_light():
-    code = (
-        "import sys, bench.data.sources, bench.data.rows, bench.data.prompts;"
-        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy', 'huggingface_hub'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert got.stdout.strip() == "[]"
-
-
-def test_the_hub_in_a_fresh_process(online, tmp_path):
-    """As a user meets it: the environment is set before anything is imported."""
-    code = (
-        "import test_data_sources as t; from bench.data import sources;"
-        "chosen = sources.choose_source({'a': t.make()}, t.AUTO);"
-        "print(chosen, len(t.read('a', t.make(), sources.locate('a', t.make(), chosen, t.AUTO)).train))"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    for offline in ("0", "1"):
-        env["HF_HUB_OFFLINE"] = offline
-        got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-        assert got.stdout.strip() == "hub 4", got.stderr
-    shutil.rmtree(tmp_path / "hf")
-    got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert got.stdout.strip() == "sample 128", got.stderr
