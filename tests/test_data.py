@@ -9,10 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_rows import both, fault, here, jsonl, make, plain
 
-from bench.config import DataSettings
 from bench.data.rows import Rows, read
-from bench.data.sources import Located, locate
-from bench.errors import UserFault
+from bench.data.sources import Located
 
 # ---- reading
 
@@ -46,18 +44,6 @@ def test_fault_for_an_empty_split(tmp_path):
     empty = tmp_path / "train.jsonl"
     text = f"task 'a': the split 'train' is empty ({empty}); allowed: at least one row"
     assert fault(both, tmp_path, []) == text
-
-
-def test_short_training_rows_can_be_left_out(tmp_path):
-    rows = [{"sentence": "w " * n, "label": n % 2} for n in (1, 2, 3, 4)]
-    splits = {"train": "train", "test": "validation", "train_min_words": 3}
-    got = both(tmp_path, rows, splits=splits)
-    assert got.train.index == [2, 3] and len(got.test) == 4
-    with pytest.raises(UserFault, match="no training row has 9 words .* the longest has 4"):
-        both(tmp_path, rows, splits={**splits, "train_min_words": 9})
-    sample = make(data={"sample": "sst2.jsonl"}, columns={"text": "sentence", "label": "label"}, splits=splits)
-    located = locate("a", sample, "sample", DataSettings(source="sample"))
-    assert len(read("a", sample, located).train) == 128
 
 
 def test_limit_is_a_fixed_subset_in_file_order(tmp_path):

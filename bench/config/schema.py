@@ -82,9 +82,6 @@ class Splits(Frozen):
 
     train: str
     test: str
-    train_min_words: int | None = Field(
-        None, ge=1, description="leave shorter training rows out, e.g. SST-2's phrases; never of the bundled sample"
-    )
 
 
 class Task(Frozen):

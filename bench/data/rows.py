@@ -60,24 +60,11 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     if train.base == test.base:
         _no_overlap(name, task, train, test, len(whole[train.base]))
     parts = [_part(name, whole[s.base], s, text) for s, text in ((train, task.splits.train), (test, task.splits.test))]
-    if task.splits.train_min_words is not None and located.source != "sample":
-        parts[0] = _long_enough(name, parts[0], task.splits.train_min_words)
     if task.limit is not None and task.limit < len(parts[1]):
         keys = [text_key(fields) for fields in parts[1].fields]
         first = sorted(range(len(keys)), key=lambda i: (keys[i], i))[: task.limit]
         parts[1] = parts[1].take(sorted(first))
     return TaskRows(parts[0], parts[1], located)
-
-
-def _long_enough(name: str, rows: Rows, words: int) -> Rows:
-    """Rows whose texts hold at least `words` words together. The sample is exempt: it is whole sentences anyway."""
-    lengths = [sum(len(text.split()) for text in fields.values()) for fields in rows.fields]
-    kept = rows.take([i for i, n in enumerate(lengths) if n >= words])
-    if not len(kept):
-        raise UserFault(
-            f"task '{name}': no training row has {words} words (splits.train_min_words); the longest has {max(lengths)}"
-        )
-    return kept
 
 
 def _no_overlap(name: str, task: Task, train: Slice, test: Slice, n: int) -> None:
