@@ -60,9 +60,9 @@ def pages_fit(folder: Path) -> None:
     """Refuse a folder that cannot take the pages now, not after the last cell; makes nothing."""
     above = next(place for place in (folder, *folder.parents) if place.exists())
     if not above.is_dir():
-        raise UserFault(f"reports_dir: cannot write into {folder}: {above} is not a folder; allowed: a writable folder")
+        raise unwritable("reports_dir", folder, f"{above} is not a folder")
     if not os.access(above, os.W_OK):
-        raise UserFault(f"reports_dir: cannot write into {folder}: Permission denied; allowed: a writable folder")
+        raise unwritable("reports_dir", folder, "Permission denied")
 
 
 @contextmanager
@@ -77,16 +77,16 @@ def held(run_dir: Path) -> Iterator[None]:
     except Timeout:
         raise UserFault(f"another run is writing {run_dir}; wait for it, or use run.name= for another folder") from None
     except OSError as error:
-        raise unwritable(run_dir, error) from None
+        raise unwritable("results_dir", run_dir, error.strerror) from None
     try:
         yield
     finally:
         lock.release()
 
 
-def unwritable(folder: Path, error: OSError) -> UserFault:
-    """The fault for a results folder that cannot be written."""
-    return UserFault(f"results_dir: cannot write into {folder}: {error.strerror}; allowed: a writable folder")
+def unwritable(key: str, folder: Path, why: str | None) -> UserFault:
+    """The fault for a folder that cannot be written; `key` names the setting."""
+    return UserFault(f"{key}: cannot write into {folder}: {why}; allowed: a writable folder")
 
 
 def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
@@ -103,7 +103,7 @@ def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
     try:
         write_record(run_dir / "plan.json", record)
     except OSError as error:
-        raise unwritable(run_dir, error) from None
+        raise unwritable("results_dir", run_dir, error.strerror) from None
 
 
 def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
@@ -143,7 +143,7 @@ def render(request: Request) -> tuple[Path, Path]:
             Path(settings.results_dir) / request.run_name, Path(settings.reports_dir), code_digest=code_digest()
         )
     except OSError as error:
-        raise UserFault(f"reports_dir: cannot write into {settings.reports_dir}: {error.strerror}") from None
+        raise unwritable("reports_dir", Path(settings.reports_dir), error.strerror) from None
 
 
 def headline(markdown: Path) -> str:

@@ -14,7 +14,7 @@ Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes (YAML 1.1 turns yes, no, on, off into booleans)"
+WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes, or give a number (YAML 1.1 does so with yes and no)"
 
 
 class Frozen(BaseModel):

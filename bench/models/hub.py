@@ -61,7 +61,7 @@ def _list(ref: ModelRef) -> list[str]:
         # model_info, for it gives up at once where list_repo_files retries an unreachable hub for half a minute
         info = HfApi().model_info(ref.name, revision=ref.revision, timeout=20)
         return [sibling.rfilename for sibling in info.siblings or []]
-    except Exception as error:
+    except Exception as error:  # which library's error it is depends on the hub client's version
         _fault(ref, error)
 
 
@@ -70,7 +70,7 @@ def _snapshot(ref: ModelRef, names: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(ref.name, revision=ref.revision, allow_patterns=names))
-    except Exception as error:
+    except Exception as error:  # which library's error it is depends on the hub client's version
         _fault(ref, error)
 
 
