@@ -205,7 +205,9 @@ class DataInfo(Record):
     fingerprint: str
     """`sha256:...` over the data files read, or the hub's pinned revision."""
     train_rows: int | None = None
-    """Rows in the training split before the label budget."""
+    """Training rows the label budget draws from."""
+    train_matches: str | None = None
+    """Pattern those rows were chosen by; None where all of the split was used."""
     test_rows: int | None = None
     """Rows scored."""
     truncated: int | None = None

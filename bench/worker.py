@@ -96,7 +96,8 @@ class Cell:
         if len(train) < budget.labels:
             self.notes.append(f"only {len(train)} distinct labelled rows exist; the budget allows {budget.labels}")
         counts = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
-        update = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
+        update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
+        update["train_matches"] = rows.train_matches
         self.data = self.data.model_copy(update=update)
         readout: Any = cell.readout
         return TaskContext(cell.task, self.job.task, train, cell.seed, readout, cell.batch, cell.sequence)

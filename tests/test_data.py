@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_rows import both, fault, here, jsonl, make, plain
+from pydantic import ValidationError
 
+from bench.config import DataSettings
 from bench.data.rows import Rows, read
-from bench.data.sources import Located
+from bench.data.sources import Located, locate
 
 # ---- reading
 
@@ -44,6 +46,24 @@ def test_fault_for_an_empty_split(tmp_path):
     empty = tmp_path / "train.jsonl"
     text = f"task 'a': the split 'train' is empty ({empty}); allowed: at least one row"
     assert fault(both, tmp_path, []) == text
+
+
+def test_training_rows_can_be_chosen_by_a_pattern(tmp_path):
+    rows = [{"sentence": text, "label": 0} for text in ("a phrase", "A sentence . ", "Is it?", "1.5 stars")]
+    splits = {"train": "train", "test": "validation", "train_matches": "[.!?]$"}
+    got = both(tmp_path, rows, splits=splits)
+    assert got.train.index == [1, 2] and got.train_matches == "[.!?]$"
+    assert len(got.test) == 4, "test rows are never left out"
+    text = "task 'a': none of 4 training rows matches '^x' (splits.train_matches)"
+    assert fault(both, tmp_path, rows, splits={**splits, "train_matches": "^x"}) == text
+    sample = make(data={"sample": "sst2.jsonl"}, splits=splits)
+    whole = read("a", sample, locate("a", sample, "sample", DataSettings(source="sample")))
+    assert len(whole.train) == 128 and whole.train_matches is None
+
+
+def test_fault_for_a_pattern_that_is_none():
+    with pytest.raises(ValidationError, match="train_matches\n.*not a regular expression: unterminated character set"):
+        make(splits={"train": "train", "test": "validation", "train_matches": "[.!?"})
 
 
 def test_limit_is_a_fixed_subset_in_file_order(tmp_path):

@@ -238,6 +238,16 @@ def test_how_it_was_measured(one: tuple[str, str]) -> None:
         assert "bitsandbytes" not in page
 
 
+def test_a_choice_of_training_rows_is_told(tmp_path: Path) -> None:
+    def chosen(result: Result) -> Result:
+        data = result.data.model_copy(update={"train_matches": "[.!?]<$"}) if result.data else None
+        return result.model_copy(update={"data": data})
+
+    page, text = pages(tmp_path, Fake(tasks=("sst2",), strategies=("lora",), edit=chosen))
+    assert "train rows (those matching '[.!?]<$')" in words(section(page, "measured"))
+    assert "those matching" in text
+
+
 def test_cells_of_other_code_are_counted_and_marked(tmp_path: Path) -> None:
     page, text = pages(tmp_path, Fake(tasks=("sst2",), strategies=("lora", "full")), digest="another")
     assert "2 of 2 recorded cells measured by other code" in section(page, "measured")

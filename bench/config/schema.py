@@ -82,6 +82,20 @@ class Splits(Frozen):
 
     train: str
     test: str
+    train_matches: str | None = Field(
+        None,
+        description="regular expression found in every training text used; the sample is exempt",
+    )
+
+    @field_validator("train_matches")
+    @classmethod
+    def is_a_pattern(cls, value: str | None) -> str | None:
+        """A pattern that does not compile is a fault of the suite, found before anything is read."""
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
 
 
 class Task(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class TaskRows:
     train: Rows
     test: Rows
     located: Located
+    train_matches: str | None = None
+    """The pattern the training rows were chosen by."""
 
 
 def read(name: str, task: Task, located: Located) -> TaskRows:
@@ -60,11 +63,23 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     if train.base == test.base:
         _no_overlap(name, task, train, test, len(whole[train.base]))
     parts = [_part(name, whole[s.base], s, text) for s, text in ((train, task.splits.train), (test, task.splits.test))]
+    pattern = None if located.source == "sample" else task.splits.train_matches  # its splits are alike already
+    if pattern is not None:
+        parts[0] = _matching(name, parts[0], pattern)
     if task.limit is not None and task.limit < len(parts[1]):
         keys = [text_key(fields) for fields in parts[1].fields]
         first = sorted(range(len(keys)), key=lambda i: (keys[i], i))[: task.limit]
         parts[1] = parts[1].take(sorted(first))
-    return TaskRows(parts[0], parts[1], located)
+    return TaskRows(parts[0], parts[1], located, pattern)
+
+
+def _matching(name: str, rows: Rows, pattern: str) -> Rows:
+    """Rows whose every text holds a match."""
+    find = re.compile(pattern).search
+    kept = rows.take([i for i, fields in enumerate(rows.fields) if all(map(find, fields.values()))])
+    if not len(kept):
+        raise UserFault(f"task '{name}': none of {len(rows)} training rows matches '{pattern}' (splits.train_matches)")
+    return kept
 
 
 def _no_overlap(name: str, task: Task, train: Slice, test: Slice, n: int) -> None:

@@ -138,6 +138,7 @@ def _data(cell: CellView) -> str:
         return show.ABSENT
     rows = f"{data.test_rows:,} test rows" if data.test_rows is not None else "test rows not measured"
     train = f"{data.train_rows:,} train rows" if data.train_rows is not None else "train rows not measured"
+    train += f" (those matching '{data.train_matches}')" if data.train_matches else ""
     return f"{cell.info.task}: {SOURCES.get(data.source, data.source)}; {train}, {rows}; {data.fingerprint}"
 
 
