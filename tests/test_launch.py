@@ -146,3 +146,12 @@ def test_a_warm_process_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     eventually(lambda: gone(pid), 10)
+
+
+def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short spin by default; a policy in the user's environment is not overruled."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert host_environment()["GOMP_SPINCOUNT"] == "3000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(host_environment())
