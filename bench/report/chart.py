@@ -115,11 +115,10 @@ class Frame:
 
 def _x_domain(xs: list[float], log: bool, width: int) -> list[float]:
     low, high = min(xs), max(xs)
-    right = ROOM / (width - ROOM - 0.07 * width)
     if log:
+        right = ROOM / (width - ROOM - 0.07 * width)
         return [low / (high / low) ** 0.07, high * (high / low) ** right]
-    room = max(high - low, high * 0.4)
-    return [max(0.0, low - room * 0.1), high + room * right]
+    return [0.0, high * width / (width - ROOM)]  # a linear axis starts at zero, whatever domain it is given
 
 
 def y_domain_of(points: list[Point], chance: float) -> list[float]:
