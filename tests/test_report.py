@@ -238,6 +238,25 @@ def test_how_it_was_measured(one: tuple[str, str]) -> None:
         assert "bitsandbytes" not in page
 
 
+def test_a_board_without_scores_comes_last(tmp_path: Path) -> None:
+    """An encoder cannot be prompted: the answer printed first is that of its head."""
+    run = write_run(
+        tmp_path,
+        Fake(
+            tasks=("sst2",),
+            strategies=("zero_shot", "frozen"),
+            statuses={("sst2", "zero_shot", 0): Status.unsupported},
+        ),
+    )
+    plan = json.loads((run / "plan.json").read_text())
+    for info in plan["cells"]:
+        info["readout"] = "head" if info["strategy"] == "frozen" else "verbalizer"
+    (run / "plan.json").write_text(json.dumps(plan))
+    page, _ = render(run, tmp_path / "pages")
+    answer = section(page.read_text(), "answer")
+    assert answer.index("head readout") < answer.index("verbalizer readout")
+
+
 def test_a_choice_of_training_rows_is_told(tmp_path: Path) -> None:
     def chosen(result: Result) -> Result:
         data = result.data.model_copy(update={"train_matches": "[.!?]<$"}) if result.data else None

@@ -138,7 +138,11 @@ class Board:
 
 
 def boards(cells: Iterable[CellView]) -> list[Board]:
-    """Leaderboards in the plan's order: one for each model and readout, split where tasks have other strategies."""
+    """Leaderboards: one for each model and readout, split where tasks have other strategies.
+
+    In the plan's order, but those without any score come last: an encoder's prompting cells, which it cannot do, must
+    not stand above its answer.
+    """
     found: list[Board] = []
     groups: dict[tuple[str, str], dict[str, dict[str, list[CellView]]]] = {}
     for cell in cells:
@@ -151,7 +155,7 @@ def boards(cells: Iterable[CellView]) -> list[Board]:
         found += [
             _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1) for names in blocks.values()
         ]
-    return found
+    return sorted(found, key=lambda board: not board.chance)
 
 
 def _board(model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]], partial: bool) -> Board:
