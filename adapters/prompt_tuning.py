@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,14 +37,9 @@ class PromptTuning(Strategy):
     def prepare(self, base: Base, context: TaskContext, options: PromptTuningOptions) -> Plan:
         from peft import PromptTuningConfig
 
-        from bench.train.plans import peft_plan
+        from bench.train.plans import peft_plan, virtual_tokens_fit
 
-        longest = base.max_length
-        if longest is not None and options.num_virtual_tokens + context.sequence > longest:
-            raise Unsupported(
-                f"{options.num_virtual_tokens} virtual tokens and inputs of up to {context.sequence} do not fit the "
-                f"model's context of {longest}: lower sequence or num_virtual_tokens"
-            )
+        virtual_tokens_fit(base, context, options.num_virtual_tokens)
         config = PromptTuningConfig(
             num_virtual_tokens=options.num_virtual_tokens,
             prompt_tuning_init="RANDOM",

@@ -59,6 +59,34 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+ATTENTION_OUTPUTS = ("attn.c_proj", "attn.o_proj", "attn.out_proj", "attention.output.dense", "Attention.o")
+FEEDFORWARD_OUTPUTS = ("mlp.c_proj", "mlp.down_proj", "output.dense", "DenseReluDense.wo", "fc2")
+
+
+def sublayer_outputs(module: nn.Module) -> dict[str, Literal["attention", "feedforward"]]:
+    """Names of the linear layers that end a block's sublayers, before the residual sum (GPT-2, Llama, BERT, T5, OPT).
+
+    A T5 decoder's block has two attention sublayers. Empty for a family whose names are not known here.
+    """
+    found: dict[str, Literal["attention", "feedforward"]] = {}
+    for name in linear_layers(module):
+        if name.endswith(ATTENTION_OUTPUTS):
+            found[name] = "attention"
+        elif name.endswith(FEEDFORWARD_OUTPUTS):
+            found[name] = "feedforward"
+    return found
+
+
+def norm_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Gains and biases of the normalisation layers by full name: LayerNorm, RMSNorm and every family's own class."""
+    return {
+        f"{name}.{key}": p
+        for name, layer in module.named_modules()
+        if type(layer).__name__.endswith("Norm")
+        for key, p in layer.named_parameters(recurse=False)
+    }
+
+
 def count(parameters: list[nn.Parameter]) -> int:
     """Number of scalars; a parameter listed twice (tied weights) counts once."""
     return sum({id(p): p.numel() for p in parameters}.values())

@@ -86,6 +86,33 @@ def gradient_plan(
     )
 
 
+def selected_plan(
+    base: Base, context: TaskContext, choose: Callable[[nn.Module], dict[str, nn.Parameter]], lr: float, **options: Any
+) -> Plan:
+    """Train those of the base's own parameters that `choose` names in the target, and keep them as one file.
+
+    Raises `Unsupported` where it names none.
+    """
+    reader = make_reader(base, context)
+    freeze(base.module)
+    target = target_of(base, reader)
+    chosen = choose(target)
+
+    def save(folder: Path) -> None:
+        save_tensors(folder / "parameters.safetensors", chosen)
+
+    return gradient_plan(base, context, target, reader, list(chosen.values()), lr, save, **options)
+
+
+def virtual_tokens_fit(base: Base, context: TaskContext, number: int) -> None:
+    """Raise `Unsupported` where virtual tokens and the longest input do not fit the model's context together."""
+    if base.max_length is not None and number + context.sequence > base.max_length:
+        raise Unsupported(
+            f"{number} virtual tokens and inputs of up to {context.sequence} do not fit the "
+            f"model's context of {base.max_length}: lower sequence or num_virtual_tokens"
+        )
+
+
 def watched(base: Base, reader: Reader) -> nn.Module:
     """The module whose forwards the meter counts: the innermost one every forward goes through."""
     return target_of(base, reader)

@@ -1,0 +1,94 @@
+"""Bottleneck adapters: small residual networks after the sublayers of a frozen model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.models.base import Base
+
+
+class AdapterOptions(Options):
+    """Options of `adapter`."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate. Published: 3e-5 to 3e-3 (Houlsby et al. 2019, section 3.2), 1e-4 (Pfeiffer et al. 2021)."""
+    placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
+    """After every feed-forward sublayer (Pfeiffer et al. 2021), or after every sublayer (Houlsby et al. 2019)."""
+    reduction_factor: int = Field(16, ge=1)
+    """The model's width divided by the bottleneck's (Pfeiffer et al. 2021: 16)."""
+
+
+class Adapter(Strategy):
+    """Trains h + W_up GELU(W_down h) after sublayers: 2 m d + d + m numbers each (Houlsby et al. 2019, section 2.1)."""
+
+    family = "additive"
+    trains = "bottleneck networks after the sublayers"
+    paper = "Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP; Pfeiffer et al. 2021, AdapterFusion"
+    Options = AdapterOptions
+
+    def prepare(self, base: Base, context: TaskContext, options: AdapterOptions) -> Plan:
+        from bench.models.parts import count, freeze
+        from bench.score.readers import make_reader
+        from bench.train.plans import gradient_plan, save_tensors, target_of
+
+        reader = make_reader(base, context)
+        freeze(base.module)
+        target = target_of(base, reader)
+        added = insert(target, base.width, options)
+        named = {f"{place}.{n}": p for place, module in added.items() for n, p in module.named_parameters()}
+
+        def save(folder: Path) -> None:
+            save_tensors(folder / "adapters.safetensors", named)
+            (folder / "adapters.json").write_text(json.dumps(options.model_dump(mode="json")))
+
+        parameters = list(named.values())
+        return gradient_plan(base, context, target, reader, parameters, options.lr, save, created=count(parameters))
+
+
+def insert(target: nn.Module, width: int, options: AdapterOptions) -> dict[str, nn.Module]:
+    """Put a bottleneck after each chosen sublayer; the new modules by the name of the layer they follow.
+
+    A hook applies it, so that every layer keeps its class and the attributes its family reads.
+    """
+    from bench.models.parts import sublayer_outputs
+
+    places = sublayer_outputs(target)
+    if not places:
+        raise Unsupported("where this family's sublayers end is not known here: use lora, which finds linear layers")
+    chosen = [name for name, kind in places.items() if options.placement == "houlsby" or kind == "feedforward"]
+    size = max(1, width // options.reduction_factor)
+    added: dict[str, nn.Module] = {}
+    for name in chosen:
+        layer = target.get_submodule(name)
+        added[name] = bottleneck(width, size, next(layer.parameters()))
+        layer.add_module("bottleneck", added[name])
+        layer.register_forward_hook(through)
+    return added
+
+
+def through(layer: Any, _: Any, output: Any) -> Any:
+    """The sublayer's output plus what the bottleneck makes of it."""
+    return output + layer.bottleneck(output)
+
+
+def bottleneck(width: int, size: int, like: nn.Parameter) -> nn.Module:
+    """Down, GELU, up; almost zero at the start, so that the whole is near the identity (Houlsby et al. 2019, 3.6)."""
+    from torch import nn
+
+    down, up = nn.Linear(width, size), nn.Linear(size, width)
+    for layer in (down, up):
+        nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(down, nn.GELU(), up).to(device=like.device, dtype=like.dtype)
+
+
+strategy = Adapter()

@@ -1,0 +1,65 @@
+"""Any other method PEFT has: its type by name, its configuration passed through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from bench.errors import nearest
+from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+
+if TYPE_CHECKING:
+    from bench.models.base import Base
+
+
+class PeftOptions(Options):
+    """Options of `peft`."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate. No one rate is published for all of PEFT's methods: set the method's own."""
+    peft_type: str = Field("OFT", min_length=1)
+    """A name of PEFT's `PeftType`, such as OFT, VERA or FOURIERFT; a wrong one is answered with all of them."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Keys of that type's PEFT configuration, by PEFT's names: `strategies.peft.config.r=4`."""
+
+
+class AnyPeft(Strategy):
+    """Trains what the chosen method of PEFT trains (Mangrulkar et al. 2022, the library)."""
+
+    family = "any other PEFT method"
+    trains = "what the chosen PEFT method trains"
+    paper = "Mangrulkar et al. 2022, PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods"
+    Options = PeftOptions
+
+    def prepare(self, base: Base, context: TaskContext, options: PeftOptions) -> Plan:
+        from bench.train.plans import peft_plan
+
+        return peft_plan(base, context, configuration(options), options.lr)
+
+
+def configuration(options: PeftOptions) -> Any:
+    """PEFT's configuration of the type asked for. Raises `Unsupported` for a type or key that PEFT does not have."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
+
+    known = {kind.value: kind for kind in PeftType if kind in PEFT_TYPE_TO_CONFIG_MAPPING}
+    name = options.peft_type.upper()
+    if name not in known:
+        raise Unsupported(f"PEFT has no type '{options.peft_type}': choose one of {', '.join(sorted(known))}")
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[known[name]]
+    fields = kind.__dataclass_fields__
+    for key in options.config:
+        if key not in fields:
+            close = nearest(key, fields)
+            hint = f"did you mean '{close}'? If not, " if close else ""
+            raise Unsupported(f"{kind.__name__} has no key '{key}': {hint}choose one of {', '.join(sorted(fields))}")
+    passed = dict(options.config)
+    if "target_modules" in fields:
+        passed.setdefault("target_modules", "all-linear")
+    try:
+        return kind(**passed)
+    except (ValueError, TypeError) as error:
+        raise Unsupported(f"{kind.__name__} refuses these options: {error}; choose others") from None
+
+
+strategy = AnyPeft()
