@@ -54,6 +54,7 @@ class AdaLoRA(Strategy):
     family = "reparametrisation"
     trains = "factors of the linear layers, their ranks shared out by importance"
     paper = "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning"
+    keeps_all = False
     Options = AdaLoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AdaLoRAOptions) -> Plan:
@@ -76,6 +77,7 @@ class AdaLoRA(Strategy):
         module, fit = plan.module, plan.loss
         plan.loss = lambda batch, labels: fit(batch, labels) + options.orth_reg_weight * departure(module)
         plan.after_step = Allocation(module)
+        plan.seen = [module]  # PEFT's AdaLoRA goes around the base's own call, where hooks would be
         return plan
 
 

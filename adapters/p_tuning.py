@@ -32,6 +32,7 @@ class PTuning(Strategy):
     family = "soft prompts"
     trains = "an encoder of virtual input tokens"
     paper = "Liu et al. 2021, GPT Understands, Too"
+    keeps_all = False
     Options = PTuningOptions
 
     def prepare(self, base: Base, context: TaskContext, options: PTuningOptions) -> Plan:

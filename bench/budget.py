@@ -97,7 +97,10 @@ class Meter:
 
     @contextmanager
     def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
-        """One step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`)."""
+        """One step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`).
+
+        Raises `RuntimeError` where no watched module was called: a budget of tokens would never be spent.
+        """
         before = self.tokens
         flops = self.book.get(shape)
         first = flops is None
@@ -112,6 +115,8 @@ class Meter:
             yield
         self._sync()
         seconds = time.perf_counter() - start
+        if self._handles and self.tokens == before:
+            raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
         timed = not first and len(self.steps) >= WARM_UP_STEPS
         self.steps.append(Step(seconds, self.tokens - before, flops or 0.0, timed))

@@ -147,6 +147,8 @@ class Strategy(ABC):
     """Readouts it can use, the preferred one first."""
     base_unchanged: ClassVar[bool] = True
     """Whether the base's own weights are bit-identical afterwards."""
+    keeps_all: ClassVar[bool] = True
+    """Whether everything it creates is needed afterwards; not so where an encoder or pruned ranks are thrown away."""
     Options: ClassVar[type[Options]] = Options
 
     def seeded(self, options: Any) -> bool:

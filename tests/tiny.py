@@ -24,7 +24,13 @@ from bench.worker import refuse_what_is_missing, seed_everything
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
 STRATEGIES: dict[str, Strategy] = registry.load()
-SMALL: dict[str, dict[str, Any]] = {"few_shot": {"k": 2}, "prompt_tuning": {"num_virtual_tokens": 4}, "lora": {"r": 2}}
+SMALL: dict[str, dict[str, Any]] = {
+    "few_shot": {"k": 2},
+    "prompt_tuning": {"num_virtual_tokens": 4},
+    "p_tuning": {"num_virtual_tokens": 4},
+    "prefix_tuning": {"num_virtual_tokens": 4},
+    "lora": {"r": 2},
+}
 """Options that fit a model of 512 positions; a strategy not named here runs with its defaults."""
 BATCH, SEQUENCE, LABELS, EXAMPLES = 4, 48, 12, 22
 """22 examples in batches of 4: the last batch must be cut."""

@@ -133,8 +133,9 @@ def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **option
     config.task_type = TaskType.FEATURE_EXTRACTION if isinstance(reader, HeadReader) else kinds[base.kind]
     try:
         module = get_peft_model(target, config)
-    except (ValueError, NotImplementedError, AttributeError) as error:
-        raise Unsupported(f"PEFT cannot wrap this model: {' '.join(str(error).split())[:300]}") from error
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise Unsupported(f"PEFT cannot wrap this model so: {words}; use lora, or other target_modules") from error
     module.peft_config["default"].base_model_name_or_path = base.spec
     parameters = [p for p in module.parameters() if p.requires_grad]
     created = count([p for p in module.parameters() if id(p) not in before])
