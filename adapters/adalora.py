@@ -53,6 +53,8 @@ class AdaLoRA(Strategy):
 
     family = "reparametrisation"
     trains = "factors of the linear layers, their ranks shared out by importance"
+    parameters = "init_r (in + out + 1) a linear layer at first, target_r on the mean at the end"
+    memory = "as LoRA, and two running averages a trained parameter for the importance"
     paper = "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning"
     keeps_all = False
     Options = AdaLoRAOptions

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -32,13 +30,15 @@ class Adapter(Strategy):
 
     family = "additive"
     trains = "bottleneck networks after the sublayers"
+    parameters = "2 m d + d + m an adapter, one (Pfeiffer) or two (Houlsby) a block"
+    memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP; Pfeiffer et al. 2021, AdapterFusion"
     Options = AdapterOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AdapterOptions) -> Plan:
         from bench.models.parts import count, freeze
         from bench.score.readers import make_reader
-        from bench.train.plans import gradient_plan, save_tensors, target_of
+        from bench.train.plans import as_tensors, gradient_plan, target_of
 
         reader = make_reader(base, context)
         freeze(base.module)
@@ -46,12 +46,9 @@ class Adapter(Strategy):
         added = insert(target, base.width, options)
         named = {f"{place}.{n}": p for place, module in added.items() for n, p in module.named_parameters()}
 
-        def save(folder: Path) -> None:
-            save_tensors(folder / "adapters.safetensors", named)
-            (folder / "adapters.json").write_text(json.dumps(options.model_dump(mode="json")))
-
         parameters = list(named.values())
-        return gradient_plan(base, context, target, reader, parameters, options.lr, save, created=count(parameters))
+        stored = as_tensors("adapters.safetensors", named)
+        return gradient_plan(base, context, target, reader, parameters, options.lr, stored, created=count(parameters))
 
 
 def insert(target: nn.Module, width: int, options: AdapterOptions) -> dict[str, nn.Module]:

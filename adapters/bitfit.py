@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import Field
 
@@ -30,36 +29,35 @@ class BitFit(Strategy):
 
     family = "selective"
     trains = "bias terms"
+    parameters = "the bias terms, or one a linear output where they are created"
+    memory = "the weights once; a bias needs no stored input, so fewer activations than LoRA"
     paper = "Ben Zaken et al. 2022, BitFit: Simple Parameter-efficient Fine-tuning"
     base_unchanged = False
     Options = BitFitOptions
 
     def prepare(self, base: Base, context: TaskContext, options: BitFitOptions) -> Plan:
-        from bench.models.parts import count, freeze
-        from bench.score.readers import make_reader
-        from bench.train.plans import gradient_plan, save_tensors, target_of
+        from bench.train.plans import selected_plan
 
-        reader = make_reader(base, context)
-        freeze(base.module)
-        target = target_of(base, reader)
-        created = create_biases(target) if options.create else []
-        biases = {name: p for name, p in target.named_parameters() if name.split(".")[-1] == "bias"}
-        if not biases:
-            raise Unsupported(
-                "this model has no bias terms: use create=true, which adds zero biases to its linear layers, or lora"
-            )
+        created: list[nn.Parameter] = []
 
-        def save(folder: Path) -> None:
-            save_tensors(folder / "biases.safetensors", biases)
+        def biases(target: nn.Module) -> dict[str, nn.Parameter]:
+            created.extend(create_biases(target) if options.create else [])
+            return {name: p for name, p in target.named_parameters() if name.split(".")[-1] == "bias"} or refuse()
 
-        plan = gradient_plan(
-            base, context, target, reader, list(biases.values()), options.lr, save, created=count(created)
-        )
+        plan = selected_plan(base, context, biases, options.lr)
         if created:
+            numbers = sum(p.numel() for p in created)
             plan.notes.append(
-                f"{len(created)} zero biases ({count(created):,} parameters) were added: the model has none there"
+                f"{len(created)} zero biases ({numbers:,} parameters) were added: the model has none there"
             )
         return plan
+
+
+def refuse() -> NoReturn:
+    """Llama-style models have no bias terms."""
+    raise Unsupported(
+        "this model has no bias terms: use create=true, which adds zero biases to its linear layers, or lora"
+    )
 
 
 def create_biases(target: nn.Module) -> list[nn.Parameter]:

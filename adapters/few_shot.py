@@ -31,6 +31,8 @@ class FewShot(Strategy):
 
     family = "prompting"
     trains = "nothing"
+    parameters = "0"
+    memory = "the weights and the demonstrations' keys and values; no gradients"
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
     needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1)
     readouts = ("verbalizer",)
@@ -56,7 +58,8 @@ class FewShot(Strategy):
             shown.choose = Retriever(context.train, options.k, context.classes)
         answer = Calibrated(shown, context.task.fields) if options.calibrate else shown
         used = options.k if options.selection == "random" else len(context.train.labels)
-        return Plan(answer=answer, save=SaveRows(shown.rows), seen=[base.module], labels_used=used, notes=notes)
+        rows = SaveRows(shown.rows)
+        return Plan(answer=answer, save=rows, load=rows.drawn_again, seen=[base.module], labels_used=used, notes=notes)
 
 
 class SaveRows:
@@ -68,6 +71,9 @@ class SaveRows:
     def __call__(self, folder: Path) -> None:
         if self.rows is not None:
             (folder / "demonstrations.json").write_text(str(list(self.rows.index)))
+
+    def drawn_again(self, folder: Path) -> None:
+        """A freshly prepared plan has drawn the same rows: seed and labels decide them."""
 
 
 class Retriever:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -33,6 +32,8 @@ class Frozen(Strategy):
 
     family = "feature extraction"
     trains = "a linear probe on frozen features"
+    parameters = "C d + C"
+    memory = "the weights and one feature vector a row; gradients only where top layers train"
     paper = "Alain & Bengio 2017, Understanding intermediate layers using linear classifier probes"
     readouts = ("head",)
     Options = FrozenOptions
@@ -57,12 +58,13 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
     """One pass over the labelled rows, then a convex problem."""
     from bench.models.parts import count
     from bench.score.adapted import Adapted
-    from bench.train.plans import save_head
+    from bench.train.plans import head_of
 
-    module = reader.target()
+    module, head = reader.target(), head_of(reader)
     plan = Plan(
         answer=Adapted(module, reader),
-        save=lambda folder: save_head(reader, folder),
+        save=head.save,
+        load=head.load,
         seen=[module],
         created=count(list(reader.head.parameters())),
         trained=count(list(reader.head.parameters())),
@@ -127,7 +129,7 @@ def solve(reader: HeadReader, x: np.ndarray, labels: list[int], c: float) -> str
 def top_layers_plan(base: Base, context: TaskContext, reader: HeadReader, options: FrozenOptions) -> Plan:
     """The last blocks, the final norm and the head train by gradient."""
     from bench.models.parts import blocks, final_norm
-    from bench.train.plans import gradient_plan, save_tensors
+    from bench.train.plans import as_tensors, gradient_plan
 
     module = reader.target()
     stack = blocks(module)
@@ -138,11 +140,8 @@ def top_layers_plan(base: Base, context: TaskContext, reader: HeadReader, option
     parts = [*top, *([norm] if norm is not None else [])]
     parameters = [p for part in parts for p in part.parameters()]
     names = {id(p): n for n, p in module.named_parameters()}
-
-    def save(folder: Path) -> None:
-        save_tensors(folder / "top_layers.safetensors", {names[id(p)]: p for p in parameters})
-
-    return gradient_plan(base, context, module, reader, parameters, options.lr, save)
+    stored = as_tensors("top_layers.safetensors", {names[id(p)]: p for p in parameters})
+    return gradient_plan(base, context, module, reader, parameters, options.lr, stored)
 
 
 strategy = Frozen()

@@ -20,6 +20,8 @@ class FullOptions(Options):
     """Peak learning rate. Published: 2e-5 to 5e-5 (Devlin et al. 2019, appendix A.3)."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay (Devlin et al. 2019: 0.01)."""
+    from_scratch: bool = False
+    """Start from random weights of the same architecture: the control that shows what pretraining gives."""
 
 
 class Full(Strategy):
@@ -27,6 +29,8 @@ class Full(Strategy):
 
     family = "full fine-tuning"
     trains = "every weight"
+    parameters = "N"
+    memory = "weights, gradients and two moments: 16 bytes a parameter in fp32; every activation"
     paper = "Devlin et al. 2019, BERT; Howard & Ruder 2018, Universal Language Model Fine-tuning"
     base_unchanged = False
     Options = FullOptions
@@ -34,20 +38,31 @@ class Full(Strategy):
     def prepare(self, base: Base, context: TaskContext, options: FullOptions) -> Plan:
         from bench.models.parts import freeze
         from bench.score.readers import make_reader
-        from bench.train.plans import gradient_plan, target_of
+        from bench.train.plans import Stored, gradient_plan, target_of
 
+        if options.from_scratch:
+            forget(base.module)
         reader = make_reader(base, context)
         freeze(base.module)
-        target = target_of(base, reader)
+        target: Any = target_of(base, reader)
 
         def save(folder: Path) -> None:
-            save_pretrained: Any = target.save_pretrained  # transformers' own, on a model or its backbone
-            save_pretrained(str(folder))
+            target.save_pretrained(str(folder))  # transformers' own, of a model or its backbone
+
+        def load(folder: Path) -> None:
+            target.load_state_dict(type(target).from_pretrained(str(folder)).state_dict())
 
         parameters = list(target.parameters())
-        return gradient_plan(
-            base, context, target, reader, parameters, options.lr, save, weight_decay=options.weight_decay
-        )
+        stored, decay = Stored(save, load), options.weight_decay
+        plan = gradient_plan(base, context, target, reader, parameters, options.lr, stored, weight_decay=decay)
+        if options.from_scratch:
+            plan.notes.append("the pretrained weights were replaced by random ones: this cell is a control")
+        return plan
+
+
+def forget(module: Any) -> None:
+    """Replace the weights by fresh ones, as the architecture initialises them, from the cell's seed."""
+    module.load_state_dict(type(module)(module.config).state_dict())
 
 
 strategy = Full()

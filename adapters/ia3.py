@@ -28,6 +28,8 @@ class IA3(Strategy):
 
     family = "additive"
     trains = "vectors that rescale keys, values and inner activations"
+    parameters = "keys + values + f a block"
+    memory = "the weights once, next to nothing for the vectors; activations of every layer"
     paper = "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning"
     Options = IA3Options
 

@@ -25,6 +25,8 @@ class LayerNorm(Strategy):
 
     family = "selective"
     trains = "gains and biases of the normalisation layers"
+    parameters = "2 d a LayerNorm, d an RMSNorm"
+    memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Qi et al. 2022, Parameter-Efficient Tuning on Layer Normalization for Pre-trained Language Models"
     base_unchanged = False
     Options = LayerNormOptions

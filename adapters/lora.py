@@ -39,6 +39,8 @@ class LoRA(Strategy):
 
     family = "reparametrisation"
     trains = "low-rank factors of the linear layers"
+    parameters = "r (in + out) a linear layer"
+    memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
     Options = LoRAOptions
 

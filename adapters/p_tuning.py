@@ -31,6 +31,8 @@ class PTuning(Strategy):
 
     family = "soft prompts"
     trains = "an encoder of virtual input tokens"
+    parameters = "p d and the encoder's, which is thrown away after training"
+    memory = "the weights once; activations of every layer, p tokens more a row"
     paper = "Liu et al. 2021, GPT Understands, Too"
     keeps_all = False
     Options = PTuningOptions

@@ -29,6 +29,8 @@ class AnyPeft(Strategy):
 
     family = "any other PEFT method"
     trains = "what the chosen PEFT method trains"
+    parameters = "the chosen method's"
+    memory = "the chosen method's"
     paper = "Mangrulkar et al. 2022, PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods"
     Options = PeftOptions
 

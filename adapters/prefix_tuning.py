@@ -29,6 +29,8 @@ class PrefixTuning(Strategy):
 
     family = "soft prompts"
     trains = "keys and values in front of every layer's own"
+    parameters = "2 L p (key heads x head size)"
+    memory = "the weights once; activations of every layer, p more keys and values a row"
     paper = "Li & Liang 2021, Prefix-Tuning: Optimizing Continuous Prompts for Generation"
     Options = PrefixTuningOptions
 

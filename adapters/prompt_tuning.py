@@ -31,6 +31,8 @@ class PromptTuning(Strategy):
 
     family = "soft prompts"
     trains = "virtual input tokens"
+    parameters = "p d"
+    memory = "the weights once; activations of every layer, p tokens more a row"
     paper = "Lester et al. 2021, The Power of Scale for Parameter-Efficient Prompt Tuning"
     Options = PromptTuningOptions
 

@@ -33,6 +33,8 @@ class Selective(Strategy):
 
     family = "selective"
     trains = "parameters chosen by name, by default attention only"
+    parameters = "those whose names match"
+    memory = "the weights, 16 bytes a trained parameter in fp32; activations down to the lowest trained block"
     paper = "Touvron et al. 2022, Three things everyone should know about Vision Transformers; Lee et al. 2019"
     base_unchanged = False
     Options = SelectiveOptions

@@ -23,8 +23,10 @@ class ZeroShot(Strategy):
 
     family = "prompting"
     trains = "nothing"
+    parameters = "0"
+    memory = "the weights and one batch's activations; no gradients"
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners"
-    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=0)
+    needs = Needs(kinds=frozenset(("causal", "masked", "seq2seq")), train_labels=0)
     readouts = ("verbalizer",)
     Options = ZeroShotOptions
 
@@ -33,15 +35,15 @@ class ZeroShot(Strategy):
 
     def prepare(self, base: Base, context: TaskContext, options: ZeroShotOptions) -> Plan:
         from bench.score.adapted import Adapted, Calibrated
-        from bench.score.readers import VerbalizerReader
+        from bench.score.readers import make_reader
 
-        answer: Adapted | Calibrated = Adapted(base.module, VerbalizerReader(base, context))
+        answer: Adapted | Calibrated = Adapted(base.module, make_reader(base, context))
         if options.calibrate:
             answer = Calibrated(answer, context.task.fields)
-        return Plan(answer=answer, save=save_nothing, seen=[base.module], labels_used=0)
+        return Plan(answer=answer, save=nothing, load=nothing, seen=[base.module], labels_used=0)
 
 
-def save_nothing(folder: Path) -> None:
+def nothing(folder: Path) -> None:
     """The base model is all there is."""
 
 

@@ -104,11 +104,11 @@ def task_variants(suite: Suite, task: Task, strategies: dict[str, Strategy]) -> 
 
 def readout_of(suite: Suite, model: ModelRef, variant: Variant) -> str:
     """The readout a cell will use: the option's, else the suite's, else the first the strategy has that the model
-    allows (a head where there is no LM head that continues text). What cannot work is found by the worker."""
+    allows (a head where there is no LM head). What cannot work is found by the worker."""
     for asked in (variant.options.readout, suite.readout):
         if asked != "auto" and (asked in variant.strategy.readouts or variant.options.readout == asked):
             return asked
-    allowed = ("verbalizer", "head") if kind_of(model) in ("causal", "seq2seq") else ("head", "verbalizer")
+    allowed = ("head", "verbalizer") if kind_of(model) == "encoder" else ("verbalizer", "head")
     return next(readout for readout in allowed if readout in variant.strategy.readouts)
 
 

@@ -107,6 +107,8 @@ class Plan:
     answer: Answerer
     save: Callable[[Path], None]
     """Writes what a user must keep for this task, beside the base, into an empty folder."""
+    load: Callable[[Path], None] | None = None
+    """Reads it back into a freshly prepared plan, whose `answer` then answers as the trained one did."""
     module: torch.nn.Module | None = None
     """The module whose training mode the loop sets."""
     groups: list[ParamGroup] = field(default_factory=list)
@@ -125,6 +127,8 @@ class Plan:
     """Parameters added to the base."""
     trained: int | None = None
     """Parameters changed where no optimizer group tells (a solved probe)."""
+    paged: bool = False
+    """Whether the optimizer's state may be paged out to host memory (CUDA, bitsandbytes)."""
     virtual_tokens: int = 0
     """Tokens a row the method puts in front of the input: executed work, which the meter's token axis must foresee."""
     seen: list[torch.nn.Module] = field(default_factory=list)
@@ -140,6 +144,10 @@ class Strategy(ABC):
     family: ClassVar[str]
     trains: ClassVar[str]
     """What trains, in a few words."""
+    parameters: ClassVar[str]
+    """How many, as a formula in the symbols of docs/taxonomy.md."""
+    memory: ClassVar[str]
+    """What memory holds while it adapts."""
     paper: ClassVar[str]
     """The source of the method."""
     needs: ClassVar[Needs] = Needs()

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.budget import Meter
 from bench.score.batch import Encoded
-from bench.score.readers import HeadReader, VerbalizerReader
+from bench.score.readers import Reader
 from bench.strategy import Answerer, Diverged
 
 TOKENS_A_BATCH = 1024
@@ -38,7 +38,7 @@ class Adapted:
     """A module with its readout."""
 
     module: nn.Module
-    reader: VerbalizerReader | HeadReader
+    reader: Reader
 
     @property
     def truncated(self) -> int:

@@ -1,15 +1,15 @@
 """The two readouts: what an adapted model's answer is.
 
 `VerbalizerReader` scores a label by the summed log-probability of its word after the prompt (several tokens
-allowed). `HeadReader` puts a fresh linear layer on the pooled hidden state. Both give (items, labels) scores,
-and for both the training loss is the cross-entropy over those scores, so strategies need not know which it is.
+allowed); masked models fill blanks instead (`cloze.py`). `HeadReader` puts a fresh linear layer on the pooled hidden
+state. Both give (items, labels) scores, and for both the training loss is the cross-entropy over those scores, so strategies need not know which it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -57,10 +57,12 @@ def only_positions(head: nn.Module, positions: torch.Tensor, padded: int) -> Ite
 class VerbalizerReader:
     """Summed log-probability of each label's word after the prompt, for causal and encoder-decoder models."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("causal", "seq2seq")
+
     def __init__(self, base: Base, context: TaskContext) -> None:
-        if base.kind not in ("causal", "seq2seq"):
-            what = "no LM head" if base.kind == "encoder" else "a masked LM head, which fills blanks only"
-            raise Unsupported(f"the verbalizer readout continues text, and this model has {what}: use readout=head")
+        if base.kind not in self.kinds:
+            what = "has no LM head" if base.kind == "encoder" else "fills blanks only"
+            raise Unsupported(f"the verbalizer readout continues text, and this model {what}: use readout=head")
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
         self.truncated = 0
         self.device = next(base.module.parameters()).device
@@ -69,7 +71,7 @@ class VerbalizerReader:
         self.words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in spoken]
         if len({tuple(w) for w in self.words}) < len(self.words) or not all(self.words):
             raise Unsupported("two label words become the same tokens in this model's vocabulary: choose other words")
-        self.single = base.kind == "causal" and all(len(w) == 1 for w in self.words)
+        self.single = base.kind != "seq2seq" and all(len(w) == 1 for w in self.words)
         probe = tokenizer("a")["input_ids"]
         self.bos = [tokenizer.bos_token_id] if base.kind == "causal" and probe[:1] == [tokenizer.bos_token_id] else []
         self.eos = [tokenizer.eos_token_id] if base.kind == "seq2seq" else []
@@ -85,12 +87,16 @@ class VerbalizerReader:
 
     def fit(self, ids: list[int]) -> list[int]:
         """Add special tokens and cut to `sequence` from the front, counting what was cut."""
-        longest_word = max(map(len, self.words)) if self.base.kind == "causal" else 0
+        longest_word = 0 if self.base.kind == "seq2seq" else max(map(len, self.words))
         room = min(self.sequence, (self.base.max_length or self.sequence) - longest_word)
         room -= len(self.bos) + len(self.eos)
         if len(ids) > room:
             self.truncated += 1
             ids = ids[len(ids) - room :]
+        return self.surround(ids)
+
+    def surround(self, ids: list[int]) -> list[int]:
+        """The prompt between the special tokens of the model."""
         return [*self.bos, *ids, *self.eos]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
@@ -201,4 +207,8 @@ class HeadReader(nn.Module):
 
 def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadReader:
     """The reader of the cell's readout."""
-    return VerbalizerReader(base, context) if context.readout == "verbalizer" else HeadReader(base, context)
+    from bench.score.cloze import ClozeReader  # it extends the reader of this file
+
+    if context.readout == "head":
+        return HeadReader(base, context)
+    return ClozeReader(base, context) if base.kind == "masked" else VerbalizerReader(base, context)

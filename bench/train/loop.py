@@ -46,8 +46,16 @@ def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
 
 
 def optimizer_of(plan: Plan) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the plan's groups, each remembering its peak rate."""
+    """AdamW (Loshchilov & Hutter 2019) over the plan's groups, each remembering its peak rate.
+
+    A paged one's state moves to the host when the card is full (Dettmers et al. 2023, section 3).
+    """
     groups = [{"params": g.params, "lr": g.lr, "peak": g.lr, "weight_decay": g.weight_decay} for g in plan.groups]
+    if plan.paged:
+        from bitsandbytes.optim import PagedAdamW32bit
+
+        paged: torch.optim.Optimizer = PagedAdamW32bit(groups)
+        return paged
     return torch.optim.AdamW(groups)
 
 

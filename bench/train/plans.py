@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bench.models.base import Base
@@ -32,10 +33,45 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
 
 
-def save_head(reader: Reader, folder: Path) -> None:
-    """Write the head beside the rest, where the readout has one."""
+@dataclass(frozen=True)
+class Stored:
+    """How what a user must keep goes into a folder and comes back into a prepared model."""
+
+    save: Callable[[Path], None]
+    load: Callable[[Path], None]
+
+
+def as_tensors(file: str, tensors: Mapping[str, torch.Tensor]) -> Stored:
+    """One safetensors file; loading copies into the same tensors by name."""
+
+    def load(folder: Path) -> None:
+        found = load_file(folder / file)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(found[name])
+
+    return Stored(lambda folder: save_tensors(folder / file, tensors), load)
+
+
+def head_of(reader: Reader) -> Stored:
+    """The fresh head, where the readout has one."""
     if isinstance(reader, HeadReader):
-        save_tensors(folder / "head.safetensors", {"weight": reader.head.weight, "bias": reader.head.bias})
+        return as_tensors("head.safetensors", {"weight": reader.head.weight, "bias": reader.head.bias})
+    return Stored(lambda folder: None, lambda folder: None)
+
+
+def together(*parts: Stored) -> Stored:
+    """Several, in this order."""
+
+    def save(folder: Path) -> None:
+        for part in parts:
+            part.save(folder)
+
+    def load(folder: Path) -> None:
+        for part in parts:
+            part.load(folder)
+
+    return Stored(save, load)
 
 
 def gradient_plan(
@@ -45,7 +81,7 @@ def gradient_plan(
     reader: Reader,
     parameters: Sequence[nn.Parameter],
     lr: float,
-    save: Callable[[Path], None],
+    stored: Stored,
     *,
     weight_decay: float = 0.0,
     regulariser: Callable[[], torch.Tensor] | None = None,
@@ -69,13 +105,11 @@ def gradient_plan(
         value = nn.functional.cross_entropy(reader.scores(module, batch), labels)
         return value if regulariser is None else value + regulariser()
 
-    def save_all(folder: Path) -> None:
-        save(folder)
-        save_head(reader, folder)
-
+    kept = together(stored, head_of(reader))
     return Plan(
         answer=Adapted(module, reader),
-        save=save_all,
+        save=kept.save,
+        load=kept.load,
         module=module,
         groups=groups,
         encode=reader.encode,
@@ -89,19 +123,18 @@ def gradient_plan(
 def selected_plan(
     base: Base, context: TaskContext, choose: Callable[[nn.Module], dict[str, nn.Parameter]], lr: float, **options: Any
 ) -> Plan:
-    """Train those of the base's own parameters that `choose` names in the target, and keep them as one file.
+    """Train those parameters that `choose` names in the target (it may add some), and keep them as one file.
 
     Raises `Unsupported` where it names none.
     """
     reader = make_reader(base, context)
     freeze(base.module)
     target = target_of(base, reader)
+    before = {id(p) for p in target.parameters()}
     chosen = choose(target)
-
-    def save(folder: Path) -> None:
-        save_tensors(folder / "parameters.safetensors", chosen)
-
-    return gradient_plan(base, context, target, reader, list(chosen.values()), lr, save, **options)
+    created = count([p for p in chosen.values() if id(p) not in before])
+    stored = as_tensors("parameters.safetensors", chosen)
+    return gradient_plan(base, context, target, reader, list(chosen.values()), lr, stored, created=created, **options)
 
 
 def virtual_tokens_fit(base: Base, context: TaskContext, number: int) -> None:
@@ -123,14 +156,15 @@ def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **option
 
     Raises `Unsupported` in PEFT's own words where it cannot wrap this model.
     """
-    from peft import TaskType, get_peft_model
+    from peft import PeftModel, TaskType, get_peft_model
 
     reader = make_reader(base, context)
     freeze(base.module)
     target = target_of(base, reader)
     before = {id(p) for p in base.module.parameters()}
     kinds = {"causal": TaskType.CAUSAL_LM, "seq2seq": TaskType.SEQ_2_SEQ_LM}
-    config.task_type = TaskType.FEATURE_EXTRACTION if isinstance(reader, HeadReader) else kinds[base.kind]
+    plain = TaskType.FEATURE_EXTRACTION  # a masked model's forward needs nothing of its own
+    config.task_type = plain if isinstance(reader, HeadReader) else kinds.get(base.kind, plain)
     try:
         module = get_peft_model(target, config)
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
@@ -140,9 +174,15 @@ def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **option
     parameters = [p for p in module.parameters() if p.requires_grad]
     created = count([p for p in module.parameters() if id(p) not in before])
 
+    plan: Plan
+
     def save(folder: Path) -> None:
         module.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card: nothing a user must keep
 
-    plan = gradient_plan(base, context, module, reader, parameters, lr, save, created=created, **options)
+    def load(folder: Path) -> None:
+        bare = module.get_base_model() if config.is_prompt_learning else module.unload()
+        plan.answer = Adapted(PeftModel.from_pretrained(bare, str(folder)), reader)
+
+    plan = gradient_plan(base, context, module, reader, parameters, lr, Stored(save, load), created=created, **options)
     return plan
