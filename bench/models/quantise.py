@@ -22,13 +22,15 @@ def to_4bit(module: nn.Module, quant_type: str, double_quant: bool, compute: tor
     """Replace every linear layer inside the blocks by a frozen 4-bit one on the same device; their names.
 
     Blocks of 64 weights share a scale; with `double_quant` the scales are quantised to 8 bits in turn (Dettmers et al.
-    2023, section 3). Embeddings, norms and the LM head stay as they are. Raises `Unsupported` without bitsandbytes.
+    2023, section 3). Embeddings, norms, the LM head and what the family keeps in fp32 stay as they are.
+    Raises `Unsupported` without bitsandbytes.
     """
     try:
         import bitsandbytes as bnb
     except ImportError as error:
         raise Unsupported("4-bit weights need bitsandbytes, which is not installed: install it, or use lora") from error
-    layers = linear_layers(module)
+    whole = getattr(module, "_keep_in_fp32_modules", None) or ()  # T5's `wo` overflows, and T5 asks its dtype
+    layers = {name: layer for name, layer in linear_layers(module).items() if name.split(".")[-1] not in whole}
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(parent), leaf, quantised(bnb, layer, quant_type, double_quant, compute))
@@ -43,6 +45,7 @@ def quantised(bnb: Any, layer: Any, quant_type: str, double_quant: bool, compute
     options = {"compress_statistics": double_quant, "quant_type": quant_type}
     new = bnb.nn.Linear4bit(inputs, outputs, layer.bias is not None, compute_dtype=compute, device="meta", **options)
     new.weight = bnb.nn.Params4bit(weight.contiguous().clone(), requires_grad=False, **options)
+    new.support_avx512bf16_for_cpu = False  # else scoring on a CPU would repack the weights, for some widths only
     if layer.bias is not None:
         new.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
     result: nn.Module = new.to(weight.device)  # this quantises

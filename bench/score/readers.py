@@ -2,7 +2,8 @@
 
 `VerbalizerReader` scores a label by the summed log-probability of its word after the prompt (several tokens
 allowed); masked models fill blanks instead (`cloze.py`). `HeadReader` puts a fresh linear layer on the pooled hidden
-state. Both give (items, labels) scores, and for both the training loss is the cross-entropy over those scores, so strategies need not know which it is.
+state. Both give (items, labels) scores, and for both the training loss is the cross-entropy over those scores, so
+strategies need not know which it is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from bench.strategy import TaskContext, Unsupported
 class Reader(Protocol):
     """How texts become batches and batches become label scores."""
 
-    truncated: int
+    @property
+    def truncated(self) -> int: ...
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]: ...
 
