@@ -71,8 +71,10 @@ class Search:
         self.base, self.context, self.reader, self.options = base, context, reader, options
         self.notes: list[str] = []
 
-    def __call__(self, meter: Meter) -> None:
+    def __call__(self, meter: Meter) -> str:
         import torch
+
+        assert meter.budget is not None
 
         self.base.module.eval()
         encoded = self.reader.encode(self.context.train.fields)
@@ -88,6 +90,7 @@ class Search:
             kept += self.swap(encoded, second, position, gain, meter)
             tried += 1
         self.notes.append(f"{kept} of {tried} searched triggers were exchanged before the budget ended")
+        return meter.budget.axis
 
     def rounds(self, encoded: list[Encoded]) -> Iterator[tuple[int, list[int], list[int]]]:
         """Endless: which trigger, the rows its gradient is taken on, and the rows the candidates are compared on."""

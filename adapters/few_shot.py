@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 class FewShotOptions(Options):
     """Options of `few_shot`."""
 
-    k: int = Field(8, ge=1)
-    """Demonstrations, as evenly over the labels as k allows."""
+    k: Annotated[int, Field(ge=1)] | Literal["all"] = 8
+    """Demonstrations, as evenly over the labels as k allows; `all`: every label of the budget."""
     selection: Literal["random", "retrieved"] = "random"
     """`random`: drawn by seed, the same for every item. `retrieved`: for each item the most alike (TF-IDF cosine)
     of each label among all labelled rows, the most alike last (Liu et al. 2022)."""
+    demonstration_labels: Literal["gold", "random"] = "gold"
+    """`random`: each demonstration shows a label drawn uniformly, whatever it is; the control that tells how much
+    the labels of demonstrations teach (Min et al. 2022, section 4)."""
     calibrate: bool = False
     """Contextual calibration (Zhao et al. 2021)."""
 
@@ -44,22 +47,35 @@ class FewShot(Strategy):
         from bench.score.demonstrations import Demonstrations
         from bench.score.readers import VerbalizerReader
 
-        if options.k > len(context.train.labels):
-            raise Unsupported(
-                f"k={options.k} demonstrations, but {len(context.train.labels)} labels: raise budget.labels or lower k"
-            )
+        k = len(context.train) if options.k == "all" else options.k
+        if k > len(context.train):
+            raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
         shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
         notes = []
+        pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)
         if options.selection == "random":
-            shown.rows = class_balanced(context.train, options.k, context.seed, context.classes)
+            # chosen by their gold labels, so that both labellings show the same texts
+            chosen = class_balanced(context.train, k, context.seed, context.classes)
+            shown.rows = pool.take([pool.index.index(i) for i in chosen.index])
             counts = [shown.rows.labels.count(c) for c in range(context.classes)]
             notes.append(f"demonstrations by label: {counts}")
         else:
-            shown.choose = Retriever(context.train, options.k, context.classes)
+            shown.choose = Retriever(pool, k, context.classes)
         answer = Calibrated(shown, context.task.fields) if options.calibrate else shown
-        used = options.k if options.selection == "random" else len(context.train.labels)
+        used = k if options.selection == "random" else len(context.train)
         rows = SaveRows(shown.rows)
         return Plan(answer=answer, save=rows, load=rows.drawn_again, seen=[base.module], labels_used=used, notes=notes)
+
+
+def mislabelled(context: TaskContext) -> Rows:
+    """The labelled rows with labels drawn uniformly by seed."""
+    import numpy as np
+
+    from bench.data.rows import Rows
+
+    train = context.train
+    drawn = np.random.default_rng([context.seed, 0x5EED]).integers(context.classes, size=len(train))
+    return Rows(train.fields, [int(label) for label in drawn], train.index)
 
 
 class SaveRows:

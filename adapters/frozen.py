@@ -70,10 +70,11 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
         trained=count(list(reader.head.parameters())),
     )
 
-    def search(meter: Meter) -> None:
+    def search(meter: Meter) -> str:
         features, labels = features_of(context, reader, meter)
         plan.labels_used = len(labels)
         plan.notes.append(solve(reader, features, labels, options.c))
+        return "converged"
 
     plan.search = search
     return plan

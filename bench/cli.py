@@ -61,6 +61,7 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
                 "task": job.cell.task,
                 "strategy": job.cell.strategy,
                 "seed": job.cell.seed,
+                "labels": job.cell.budget["labels"],
                 "readout": job.cell.readout,
                 "trainable_params": None,
                 "predicted": {"peak_bytes": known.peak_bytes, "flops": known.flops, "seconds": known.seconds},
@@ -72,11 +73,12 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
         print(json.dumps({"source": planned.source, "cells": rows}, indent=1))
         return
     table = Table(title=f"{request.run_name}: {len(rows)} cells, data from {planned.source}", title_justify="left")
-    for heading in ("cell", "model", "readout", "seconds", "fits"):
+    for heading in ("cell", "model", "readout", "labels", "seconds", "fits"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         seconds = row["predicted"]["seconds"]
-        table.add_row(row["id"], row["model"], row["readout"], "?" if seconds is None else f"{seconds:.0f}", "?")
+        known_seconds = "?" if seconds is None else f"{seconds:.0f}"
+        table.add_row(row["id"], row["model"], row["readout"], str(row["labels"]), known_seconds, "?")
     out().print(table)
     for reason in dict.fromkeys(str(row["reason"]) for row in rows):
         print(f"?: {reason}")

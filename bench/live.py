@@ -34,10 +34,16 @@ def verdict(result: Result) -> str:
     return f"{result.cell.metric} {score.value:.3f}{spread}"
 
 
-def name_of(job: Job, with_model: bool) -> str:
-    """Task, strategy and seed; the model in front where a run has several."""
+def several(jobs: list[Job]) -> tuple[bool, bool]:
+    """Whether a run has several models, and several label counts."""
+    return len({job.cell.model for job in jobs}) > 1, len({job.cell.budget.get("labels") for job in jobs}) > 1
+
+
+def name_of(job: Job, with_model: bool, with_labels: bool = False) -> str:
+    """Task, strategy and seed; the model in front and the labels behind where a run has several."""
     model = f"{job.cell.model} " if with_model else ""
-    return f"{model}{job.cell.task} {job.cell.strategy} s{job.cell.seed}"
+    labels = f" n{job.cell.budget.get('labels')}" if with_labels else ""
+    return f"{model}{job.cell.task} {job.cell.strategy} s{job.cell.seed}{labels}"
 
 
 class Clock:
@@ -78,7 +84,7 @@ class Plain:
 
     def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
         self.console, self.total, self.clock = console, len(jobs), Clock(jobs, earlier)
-        self.done, self.several = 0, len({job.cell.model for job in jobs}) > 1
+        self.done, self.several = 0, several(jobs)
 
     def __enter__(self) -> Plain:
         return self
@@ -96,7 +102,7 @@ class Plain:
         seconds = self.clock.end(job)
         self.done += 1
         left = f", {clock(self.clock.left())} left" if self.done < self.total else ""
-        line = f"[{self.done}/{self.total}] {name_of(job, self.several)}: {verdict(result)} ({clock(seconds)}{left})"
+        line = f"[{self.done}/{self.total}] {name_of(job, *self.several)}: {verdict(result)} ({clock(seconds)}{left})"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -136,7 +142,7 @@ class Table_:
     def table(self) -> Table:
         title = f"{len(self.results)} of {len(self.jobs)} cells, {clock(self.clock.left())} left"
         table = Table(title=title, title_justify="left", expand=False)
-        for heading in ("model", "task", "strategy", "seed", "outcome", "time"):
+        for heading in ("model", "task", "strategy", "labels", "seed", "outcome", "time"):
             table.add_column(heading, overflow="fold")
         for job in self.shown():
             cell = job.cell
@@ -148,7 +154,8 @@ class Table_:
                 _, phase, share = self.current
                 state, style = f"{phase} {share:.0%}" if phase == "adapt" else phase, "bold"
                 took = clock(time.monotonic() - self.clock.begun)
-            table.add_row(cell.model, cell.task, cell.strategy, str(cell.seed), state, took, style=style)
+            labels = str(cell.budget.get("labels"))
+            table.add_row(cell.model, cell.task, cell.strategy, labels, str(cell.seed), state, took, style=style)
         return table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import identity, registry
-from bench.config import Request, Settings, Suite, Task
+from bench.config import Budget, Request, Settings, Suite, Task
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault
@@ -82,11 +82,17 @@ def make(request: Request) -> Planned:
         for spec in [task.model] if task.model else suite.model:
             assert spec is not None
             for variant in variants[name]:
-                seeds = suite.seeds if variant.strategy.seeded(variant.options) else suite.seeds[:1]
-                for seed in seeds:
-                    cell = cell_info(request, name, models[spec], variant, seed, device, located[name])
+                for budget, seed in repeats(suite, variant):
+                    cell = cell_info(request, name, models[spec], variant, budget, seed, device, located[name])
                     jobs.append(make_job(request, cell, models[spec], task, variant, located[name]))
     return Planned(source, jobs, models)
+
+
+def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
+    """Budgets and seeds of a strategy: once where neither can change its result, by label count then seed."""
+    budgets, reads_labels = suite.budget.expanded(), variant.strategy.needs.train_labels > 0
+    seeds = suite.seeds if variant.strategy.seeded(variant.options) else suite.seeds[:1]
+    return [(budget, seed) for budget in (budgets if reads_labels else budgets[:1]) for seed in seeds]
 
 
 def models_of(suite: Suite) -> list[str]:
@@ -113,19 +119,25 @@ def readout_of(suite: Suite, model: ModelRef, variant: Variant) -> str:
 
 
 def cell_info(
-    request: Request, name: str, model: ModelRef, variant: Variant, seed: int, device: str, located: Located
+    request: Request,
+    name: str,
+    model: ModelRef,
+    variant: Variant,
+    budget: Budget,
+    seed: int,
+    device: str,
+    located: Located,
 ) -> CellInfo:
     """A cell's identity in full, its id derived from everything that can change its result."""
     suite, task = request.suite, request.suite.tasks[name]
     options = variant.options.model_dump(mode="json")
-    budget = {k: v for k, v in suite.budget.model_dump(mode="json").items() if v is not None}
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
         "metric": task.metric,
         "seed": seed,
         "options": options,
-        "budget": budget,
+        "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
         "precision": precision_of(suite.precision, device),
         "device": device,
         "batch": task.batch or suite.batch,

@@ -120,7 +120,8 @@ class Plan:
     """(batch, labels int64 (rows,)) -> scalar loss, mean over rows."""
     after_step: Callable[[float], None] | None = None
     """Called with the progress (0..1) between `optimizer.step()` and `zero_grad()`."""
-    search: Callable[[Meter], None] | None = None
+    search: Callable[[Meter], str] | None = None
+    """Runs in place of the loop and gives what ended it: `converged`, or the budget axis that was spent."""
     labels_used: int | None = None
     """Distinct labels read; None means all rows of `TaskContext.train`."""
     created: int = 0

@@ -162,7 +162,12 @@ class TestMeter:
 def test_search_and_nothing_are_ended_in_words() -> None:
     """A plan that searches is run by its search; one with nothing to train is left alone."""
     called = []
-    plan = Plan(answer=None, save=lambda f: None, search=called.append)  # type: ignore[arg-type]
+
+    def search(meter: Meter) -> str:
+        called.append(meter)
+        return "converged"
+
+    plan = Plan(answer=None, save=lambda f: None, search=search)  # type: ignore[arg-type]
     meter = Meter(Budget(train_examples=4))
     assert adapt(plan, tiny.context("head"), meter).ended_by == "converged" and called == [meter]
     assert adapt(Plan(answer=None, save=lambda f: None), tiny.context("head"), meter).ended_by == "nothing to train"  # type: ignore[arg-type]

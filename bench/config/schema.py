@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
-AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds")
+AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
 Readout = Literal["auto", "head", "verbalizer"]
 Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -149,14 +149,30 @@ class Task(Frozen):
 
 
 class Budget(Frozen):
-    """What a cell may read and spend. Exactly one axis binds; the rest are caps (DESIGN 4)."""
+    """What a cell may read and spend. Exactly one axis binds; the rest are caps (DESIGN 4).
+
+    A suite's budget may stand for several: `curve` names label counts, and `epochs` follows the labels. A cell's
+    never does (see `expanded`).
+    """
 
     labels: int = Field(128, ge=0, description="distinct labelled target items read for any purpose")
     train_examples: int | None = Field(None, ge=1, description="examples forwarded in training, repeats counted")
     train_tokens: int | None = Field(None, ge=1, description="real (non-padding) tokens forwarded in training")
     train_flops: float | None = Field(None, gt=0, description="floating-point operations in training")
     train_seconds: float | None = Field(None, gt=0, description="seconds of optimizer steps")
+    epochs: int | None = Field(None, ge=1, description="passes over the labels: train_examples of labels x epochs")
+    curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
     memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
+
+    @model_validator(mode="after")
+    def one_count_of_labels(self) -> Budget:
+        if self.curve is None:
+            return self
+        if "labels" in self.model_fields_set:
+            raise ValueError("labels and curve both say how many labels: give one, e.g. budget.curve=[64]")
+        if min(self.curve) < 0 or len(set(self.curve)) != len(self.curve):
+            raise ValueError(f"curve holds label counts of 0 or more, each once, got {self.curve}")
+        return self
 
     @model_validator(mode="after")
     def one_axis(self) -> Budget:
@@ -171,6 +187,17 @@ class Budget(Frozen):
     def axis(self) -> str:
         """Name of the binding axis."""
         return next(a for a in AXES if getattr(self, a) is not None)
+
+    def expanded(self) -> list[Budget]:
+        """One budget a label count, `epochs` turned into training examples (1 at least: an axis is never 0)."""
+        counts = [self.labels] if self.curve is None else sorted(self.curve)
+        return [self._at(labels) for labels in counts]
+
+    def _at(self, labels: int) -> Budget:
+        update: dict[str, Any] = {"labels": labels, "curve": None}
+        if self.epochs is not None:
+            update |= {"train_examples": max(1, labels * self.epochs), "epochs": None}
+        return self.model_copy(update=update)
 
 
 class Suite(Frozen):

@@ -84,7 +84,7 @@ def draw(points: list[Point], chance: float, x_title: str, y_title: str, size: t
         ),
         *_labels(points, scale, chance if seen else None),
     ]
-    chart = alt.layer(*layers).properties(width=size[0], height=size[1], padding=6).configure(**_style())
+    chart = alt.layer(*layers).properties(width=size[0], height=size[1], padding=6).configure(**style())
     spec: dict[str, Any] = chart.to_dict()
     return str(vl_convert.vegalite_to_svg(spec))
 
@@ -123,7 +123,12 @@ def _x_domain(xs: list[float], log: bool, width: int) -> list[float]:
 
 def y_domain_of(points: list[Point], chance: float) -> list[float]:
     """The range of the y axis: all intervals, and chance where it lies near."""
-    low, high = min(p.low for p in points), max(p.high for p in points)
+    return y_range([end for p in points for end in (p.low, p.high)], chance)
+
+
+def y_range(ends: list[float], chance: float) -> list[float]:
+    """A range that holds all ends of intervals, and chance where it lies near."""
+    low, high = min(ends), max(ends)
     if near(chance, low, high):
         low, high = min(low, chance), max(high, chance)
     room = max((high - low) * 0.06, 0.004)
@@ -194,7 +199,8 @@ def _labels(points: list[Point], scale: Frame, chance: float | None) -> list[alt
     return layers
 
 
-def _style() -> dict[str, Any]:
+def style() -> dict[str, Any]:
+    """The look of every chart."""
     axis = {
         "labelColor": COLOURS["soft"],
         "titleColor": COLOURS["soft"],

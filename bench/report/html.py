@@ -11,9 +11,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.report.curve import LabelCurve, curve_table
+from bench.report.curve_chart import curve_figure, line_classes
 from bench.report.figures import Figure, family_classes, figures
 from bench.report.format import plain
 from bench.report.page import Page, Section
+from bench.report.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_FIGURES = 12
@@ -29,14 +32,28 @@ class Drawn:
     legend: dict[str, str]
 
 
+@dataclass(frozen=True)
+class DrawnCurve:
+    """A label curve with its figure, the legend of its lines and its table."""
+
+    curve: LabelCurve
+    figure: Figure | None
+    legend: dict[str, str]
+    table: Table
+
+
 def to_html(page: Page) -> str:
     """The page as HTML. Every string of a record passes autoescape; only our own style, script and SVG do not."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
     colours = family_classes(row for section in page.sections for row in section.board.rows)
     drawn = [_drawn(section, colours, f"f{i}", i < MOST_FIGURES) for i, section in enumerate(page.sections)]
+    lines = [
+        DrawnCurve(curve, curve_figure(curve, f"l{i}"), line_classes(curve), curve_table(curve))
+        for i, curve in enumerate(page.curves)
+    ]
     template = environment().get_template("report.html.jinja")
     return template.render(
-        page=page, drawn=drawn, style=Markup(style), script=Markup(script), policy=policy(style, script)
+        page=page, drawn=drawn, curves=lines, style=Markup(style), script=Markup(script), policy=policy(style, script)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bench.report.curve import curve_table
 from bench.report.format import plain
 from bench.report.page import Page, Section
 from bench.report.tables import Entry, Table
@@ -30,9 +31,15 @@ def to_markdown(page: Page) -> str:
     for remark in page.remarks:
         lines += ["", escape(remark)]
     lines += ["", "## The answer"]
+    for curve in page.curves:
+        lines += ["", f"**{escape(curve.title)}.** {escape(' '.join(curve.sentences))}"]
     for section in page.sections:
         title = f"**{escape(section.board.title)}.** " if len(page.sections) > 1 else ""
         lines += ["", f"{title}{escape(section.answer.use)} {escape(section.answer.caveat)}"]
+    if page.curves:
+        lines += ["", "## How many labels"]
+        for curve in page.curves:
+            lines += _table(curve_table(curve))
     lines += ["", "## Leaderboard"]
     for section in page.sections:
         lines += _table(section.table)

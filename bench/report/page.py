@@ -9,6 +9,7 @@ from bench.report.appendix import ended, failures, pair_tables
 from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
+from bench.report.curve import LabelCurve, curves
 from bench.report.provenance import Fact, budget, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
@@ -70,6 +71,7 @@ class Page:
     sample: str | None
     status: list[tuple[str, str]]
     remarks: list[str]
+    curves: list[LabelCurve]
     sections: list[Section]
     failures: Table | None
     facts: list[Fact]
@@ -89,6 +91,7 @@ def build(run: Run) -> Page:
         SAMPLE if sample else None,
         _status(run),
         _remarks(run),
+        curves(run.cells),
         sections,
         failures(run.cells),
         facts(run),

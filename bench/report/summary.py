@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import Counter
@@ -100,6 +101,8 @@ class Board:
     rows: list[Row]
     partial: bool
     """Whether the same model and readout have a further board with other tasks."""
+    labels: int | None = None
+    """The label budget, where the run has several."""
     chance: dict[str, float] = field(default_factory=dict)
     included: list[str] = field(default_factory=list)
     """Tasks in the mean: at least one strategy beats chance there."""
@@ -130,7 +133,8 @@ class Board:
     @property
     def title(self) -> str:
         """Model and readout in words."""
-        return f"{self.model}, {self.readout} readout" + (f" ({', '.join(self.tasks)})" if self.partial else "")
+        labels = "" if self.labels is None else f", {self.labels} labels"
+        return f"{self.model}, {self.readout} readout{labels}" + (f" ({', '.join(self.tasks)})" if self.partial else "")
 
     def scale(self, task: str) -> float:
         """What one point of the task's metric is worth on the scale of the mean, before dividing by the tasks."""
@@ -138,31 +142,37 @@ class Board:
 
 
 def boards(cells: Iterable[CellView]) -> list[Board]:
-    """Leaderboards: one for each model and readout, split where tasks have other strategies.
+    """Leaderboards: one for each model, readout and budget, split where tasks have other strategies.
 
     In the plan's order, but those without any score come last: an encoder's prompting cells, which it cannot do, must
     not stand above its answer.
     """
     found: list[Board] = []
-    groups: dict[tuple[str, str], dict[str, dict[str, list[CellView]]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, dict[str, list[CellView]]]] = {}
     for cell in cells:
-        tasks = groups.setdefault((cell.info.model, cell.info.readout), {})
+        key = (cell.info.model, cell.info.readout, json.dumps(cell.info.budget, sort_keys=True))
+        tasks = groups.setdefault(key, {})
         tasks.setdefault(cell.info.task, {}).setdefault(cell.info.strategy, []).append(cell)
-    for (model, readout), tasks in groups.items():
+    several = len({budget for _, _, budget in groups}) > 1
+    for (model, readout, budget), tasks in groups.items():
+        labels = json.loads(budget).get("labels") if several else None
         blocks: dict[frozenset[str], list[str]] = {}
         for task, strategies in tasks.items():
             blocks.setdefault(frozenset(strategies), []).append(task)
         found += [
-            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1) for names in blocks.values()
+            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, labels)
+            for names in blocks.values()
         ]
     return sorted(found, key=lambda board: not board.chance)
 
 
-def _board(model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]], partial: bool) -> Board:
+def _board(
+    model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]], partial: bool, labels: int | None
+) -> Board:
     strategies = list(next(iter(tasks.values())))
     rows = [_row(name, {task: tasks[task][name] for task in tasks}) for name in strategies]
     metrics = {task: next(iter(by.values()))[0].info.metric for task, by in tasks.items()}
-    board = Board(model, readout, list(tasks), metrics, rows, partial)
+    board = Board(model, readout, list(tasks), metrics, rows, partial, labels)
     for task in board.tasks:
         known = [chance for row in rows if (chance := row.scores[task].chance) is not None]
         if known:

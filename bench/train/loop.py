@@ -38,8 +38,7 @@ def schedule(progress: float) -> float:
 def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Carry a plan out: search, train, or nothing to do."""
     if plan.search is not None:
-        plan.search(meter)
-        return Trained(ended_by="converged")
+        return Trained(ended_by=plan.search(meter))
     if not plan.groups:
         return Trained(ended_by="nothing to train")
     return train(plan, context, meter)
