@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from bench.config import tokens as tokens_
 from bench.config.schema import (
     AXES,
+    COUNTS,
     Budget,
     DataRef,
     DataSettings,
@@ -109,11 +110,13 @@ def refuse_stray_overrides(kind: str, overrides: Any, present: Any, selected: li
 
 
 def suite_axis_gives_way(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """A budget axis named by an override replaces the suite file's axis."""
+    """A budget axis named by an override replaces the suite file's axis; so do `labels` and `curve` each other."""
     budget, asked = raw.get("budget"), overrides.get("budget")
-    named = isinstance(asked, dict) and any(asked.get(axis) is not None for axis in AXES)
-    if named and isinstance(budget, dict):
-        raw["budget"] = {key: value for key, value in budget.items() if key not in AXES}
+    if not isinstance(asked, dict) or not isinstance(budget, dict):
+        return
+    for keys in (AXES, COUNTS):
+        if any(asked.get(key) is not None for key in keys):
+            raw["budget"] = budget = {key: value for key, value in budget.items() if key not in keys}
 
 
 def select(merged: dict[str, Any], kind: str, chosen: list[str]) -> None:

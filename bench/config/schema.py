@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
+COUNTS = ("labels", "curve")
+"""The two ways to say how many labels a budget has."""
 Readout = Literal["auto", "head", "verbalizer"]
 Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
