@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,15 +56,11 @@ def insert(target: nn.Module, width: int, options: AdapterOptions) -> dict[str, 
 
     A hook applies it, so that every layer keeps its class and the attributes its family reads.
     """
-    from bench.models.parts import sublayer_outputs
+    from bench.models.bottleneck import bottleneck, places
 
-    places = sublayer_outputs(target)
-    if not places:
-        raise Unsupported("where this family's sublayers end is not known here: use lora, which finds linear layers")
-    chosen = [name for name, kind in places.items() if options.placement == "houlsby" or kind == "feedforward"]
     size = max(1, width // options.reduction_factor)
     added: dict[str, nn.Module] = {}
-    for name in chosen:
+    for name in places(target, both=options.placement == "houlsby"):
         layer = target.get_submodule(name)
         added[name] = bottleneck(width, size, next(layer.parameters()))
         layer.add_module("bottleneck", added[name])
@@ -75,17 +71,6 @@ def insert(target: nn.Module, width: int, options: AdapterOptions) -> dict[str, 
 def through(layer: Any, _: Any, output: Any) -> Any:
     """The sublayer's output plus what the bottleneck makes of it."""
     return output + layer.bottleneck(output)
-
-
-def bottleneck(width: int, size: int, like: nn.Parameter) -> nn.Module:
-    """Down, GELU, up; almost zero at the start, so that the whole is near the identity (Houlsby et al. 2019, 3.6)."""
-    from torch import nn
-
-    down, up = nn.Linear(width, size), nn.Linear(size, width)
-    for layer in (down, up):
-        nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(down, nn.GELU(), up).to(device=like.device, dtype=like.dtype)
 
 
 strategy = Adapter()

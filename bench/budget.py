@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,25 +101,41 @@ class Meter:
 
         Raises `RuntimeError` where no watched module was called: a budget of tokens would never be spent.
         """
-        before = self.tokens
-        flops = self.book.get(shape)
-        first = flops is None
+        with self.accumulating(examples) as passed, passed(shape):
+            yield
+
+    @contextmanager
+    def accumulating(self, examples: int) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
+        """One step of several passes, each inside the context that the given function makes of its shape.
+
+        Raises `RuntimeError` as `step` does.
+        """
+        before, flops, first = self.tokens, 0.0, False
+
+        @contextmanager
+        def passed(shape: tuple[Any, ...]) -> Iterator[None]:
+            nonlocal flops, first
+            known = self.book.get(shape)
+            if known is None:
+                first = True
+                with counting() as count:
+                    yield
+                known = float(count.flops)
+                self.book.add(shape, known)
+            else:
+                yield
+            flops += known
+
         self._sync()
         start = time.perf_counter()
-        if first:
-            with counting() as count:
-                yield
-            flops = float(count.flops)
-            self.book.add(shape, flops)
-        else:
-            yield
+        yield passed
         self._sync()
         seconds = time.perf_counter() - start
         if self._handles and self.tokens == before:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
         timed = not first and len(self.steps) >= WARM_UP_STEPS
-        self.steps.append(Step(seconds, self.tokens - before, flops or 0.0, timed))
+        self.steps.append(Step(seconds, self.tokens - before, flops, timed))
         if self.tick is not None:
             self.tick(self.progress)
 
@@ -153,8 +169,9 @@ class Meter:
             "train_seconds": self.seconds,
         }[self.budget.axis]
 
-    def cost(self, examples: int, tokens: int, shape: tuple[Any, ...]) -> float:
-        """What the next step will use of the binding axis; FLOPs and seconds are estimated from like steps."""
+    def cost(self, examples: int, tokens: int, *shapes: tuple[Any, ...]) -> float:
+        """What the next step, of passes with these shapes, will use of the binding axis; FLOPs and seconds are
+        estimated from like steps."""
         assert self.budget is not None
         axis = self.budget.axis
         if axis == "train_examples":
@@ -162,12 +179,10 @@ class Meter:
         if axis == "train_tokens":
             return float(tokens)
         if axis == "train_flops":
-            known = self.book.get(shape)
-            return (
-                known
-                if known is not None
-                else max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
-            )
+            known = [flops for shape in shapes if (flops := self.book.get(shape)) is not None]
+            if len(known) == len(shapes):
+                return sum(known)
+            return max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
         recent = [s.seconds for s in self.steps if s.timed] or [s.seconds for s in self.steps]
         return statistics.median(recent) if recent else 0.0
 

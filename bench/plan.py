@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from bench import identity, registry
 from bench.config import Budget, Request, Settings, Suite, Task
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
-from bench.errors import UserFault
+from bench.errors import UserFault, unknown
 from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
@@ -22,6 +24,14 @@ from bench.strategy import Strategy
 NO_PREDICTION = "memory and FLOPs are not predicted by this version"
 
 
+class SourceJob(Record):
+    """Another task a cell trains on."""
+
+    name: str
+    task: Task
+    located: dict[str, Any]
+
+
 class Job(Record):
     """All a worker needs to run one cell. It travels as JSON; paths in it never reach a record."""
 
@@ -29,6 +39,12 @@ class Job(Record):
     task: Task
     options: dict[str, Any]
     located: dict[str, Any]
+    sources: list[SourceJob] = Field(default_factory=list)
+    """Other tasks it trains on, in the order of the suite."""
+    position: int = 0
+    """Where the cell's own task stands among them."""
+    wants_sources: bool = False
+    """Whether it was to train on other tasks; a selection of one task may have left it none."""
     model: str
     """The model as the user named it; for a local folder this is a path, which the cell does not hold."""
     folder: str
@@ -71,6 +87,10 @@ def make(request: Request) -> Planned:
     suite, settings = request.suite, request.settings
     strategies = registry.load(settings.adapters_path)
     variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
+    for variant in (v for of_task in variants.values() for v in of_task):
+        for other in variant.sources:
+            if variant.sources != "all" and other not in suite.tasks:
+                raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
     models = {spec: parse(spec) for spec in models_of(suite)}
     source = choose_source(suite.tasks, settings.data)
     located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
@@ -82,9 +102,10 @@ def make(request: Request) -> Planned:
         for spec in [task.model] if task.model else suite.model:
             assert spec is not None
             for variant in variants[name]:
+                others = variant.sources_of(name, suite.tasks)
                 for budget, seed in repeats(suite, variant):
-                    cell = cell_info(request, name, models[spec], variant, budget, seed, device, located[name])
-                    jobs.append(make_job(request, cell, models[spec], task, variant, located[name]))
+                    cell = cell_info(request, name, models[spec], variant, budget, seed, device, located)
+                    jobs.append(make_job(request, cell, models[spec], variant, others, located))
     return Planned(source, jobs, models)
 
 
@@ -126,7 +147,7 @@ def cell_info(
     budget: Budget,
     seed: int,
     device: str,
-    located: Located,
+    located: dict[str, Located],
 ) -> CellInfo:
     """A cell's identity in full, its id derived from everything that can change its result."""
     suite, task = request.suite, request.suite.tasks[name]
@@ -141,6 +162,11 @@ def cell_info(
         "precision": precision_of(suite.precision, device),
         "device": device,
         "batch": task.batch or suite.batch,
+        "micro_batch": suite.micro_batch,
+        "sources": {
+            other: identity.digest([identity.task_digest(suite.tasks[other]), located[other].fingerprint], 16)
+            for other in variant.sources_of(name, suite.tasks)
+        },
         "sequence": task.sequence or suite.sequence,
         "limit": task.limit,
         "model_fingerprint": model.fingerprint(),
@@ -148,7 +174,7 @@ def cell_info(
         "numerics": identity.NUMERICS,
     }
     return CellInfo(
-        id=identity.cell_id(name, variant.name, seed, {**measured, "data": located.fingerprint}),
+        id=identity.cell_id(name, variant.name, seed, {**measured, "data": located[name].fingerprint}),
         suite=suite.name,
         model=public_name(model),
         task=name,
@@ -159,25 +185,37 @@ def cell_info(
     )
 
 
-def make_job(request: Request, cell: CellInfo, model: ModelRef, task: Task, variant: Variant, located: Located) -> Job:
+def make_job(
+    request: Request,
+    cell: CellInfo,
+    model: ModelRef,
+    variant: Variant,
+    others: list[str],
+    located: dict[str, Located],
+) -> Job:
     """The worker's order for a cell."""
-    settings = request.settings
+    settings, tasks = request.settings, request.suite.tasks
     return Job(
         cell=cell,
-        task=task,
+        task=tasks[cell.task],
         model=model.spec,
         options=variant.options.model_dump(mode="json"),
-        located={
-            "source": located.source,
-            "files": {k: [str(Path(p).resolve()) for p in v] for k, v in located.files.items()},
-            "fingerprint": located.fingerprint,
-        },
+        located=sent(located[cell.task]),
+        sources=[SourceJob(name=name, task=tasks[name], located=sent(located[name])) for name in others],
+        wants_sources=bool(variant.sources),
+        position=sum(name in others for name in list(tasks)[: list(tasks).index(cell.task)]),
         folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
         threads=settings.threads,
         keep_adapters=settings.keep_adapters,
         memory_gib=request.suite.budget.memory_gib,
     )
+
+
+def sent(located: Located) -> dict[str, Any]:
+    """Where a task's files are, as JSON for a worker in whatever folder."""
+    files = {k: [str(Path(p).resolve()) for p in v] for k, v in located.files.items()}
+    return {"source": located.source, "files": files, "fingerprint": located.fingerprint}
 
 
 def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]:

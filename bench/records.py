@@ -130,6 +130,8 @@ class Used(Record):
     """The limit that ended the work: an axis name, `converged`, `nothing to train`; None where it did not end."""
     labels: int = 0
     """Distinct labelled target items read for any purpose."""
+    source_labels: int = 0
+    """Distinct labelled items of other tasks, which the label budget does not hold."""
     train_examples: int = 0
     """Examples forwarded before the strategy was ready."""
     train_tokens: int = 0
@@ -186,7 +188,11 @@ class CellInfo(Record):
     device: str
     """Device type: `cpu` or `cuda`."""
     batch: int
+    micro_batch: int | None = None
+    """Rows per forward where a step's gradients were accumulated; None where a step was one forward."""
     sequence: int
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Other tasks trained on together with this one: name -> digest of task and data, in the order of the suite."""
     limit: int | None = None
     """Test rows scored, where the suite limits them."""
     model_fingerprint: str
@@ -234,6 +240,8 @@ class Result(Record):
     data: DataInfo
     model_note: str | None = None
     """What the base model already is (instruction-tuned, 4-bit source, random ...), in a sentence."""
+    near_ties: int | None = None
+    """Test items whose best two label scores lie within 1e-3: another batch size or machine may answer differently."""
     notes: list[str] = Field(default_factory=list)
     """Remarks a reader of the score needs (one label for every item; biases created; ...)."""
     environment: dict[str, Any] = Field(default_factory=dict)

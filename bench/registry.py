@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,6 +30,13 @@ class Variant:
     name: str
     strategy: Strategy
     options: Options
+    sources: tuple[str, ...] | Literal["all"] = ()
+    """Other tasks of the suite that the cell trains on too; `all`: every other one."""
+
+    def sources_of(self, task: str, tasks: Iterable[str]) -> list[str]:
+        """The sources of one task's cell, in the order of the suite's `tasks`."""
+        chosen = tasks if self.sources == "all" else self.sources
+        return [name for name in tasks if name in chosen and name != task]
 
 
 def folders(adapters_path: str | None) -> list[Path]:
@@ -87,9 +95,11 @@ def load(adapters_path: str | None = None) -> dict[str, Strategy]:
 
 
 def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> Variant:
-    """Resolve a suite's entry: its `base` (by default its own name) and validated options."""
+    """Resolve a suite's entry: its `base` (by default its own name), its `sources` and validated options."""
     raw = dict(raw)
-    base = raw.pop("base", name)
+    base, sources = raw.pop("base", name), raw.pop("sources", ())
+    if sources != "all" and not (isinstance(sources, list | tuple) and all(isinstance(s, str) for s in sources)):
+        raise UserFault(f"strategies.{name}.sources: a list of task names or 'all', got {sources!r}")
     if not isinstance(base, str) or base not in strategies:
         raise unknown("strategy", str(base), strategies)
     strategy = strategies[base]
@@ -99,4 +109,4 @@ def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> 
     except ValidationError as error:
         raise worded(error, options_type, prefix=f"strategies.{name}") from None
     assert isinstance(options, Options)
-    return Variant(name, strategy, options)
+    return Variant(name, strategy, options, "all" if sources == "all" else tuple(sources))

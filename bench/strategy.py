@@ -69,6 +69,12 @@ class TaskContext:
     """Rows per optimizer step."""
     sequence: int
     """Longest input in tokens."""
+    micro_batch: int | None = None
+    """Rows per forward, where gradients of a step are accumulated; None: all of a step at once."""
+    sources: tuple[TaskContext, ...] = ()
+    """Other tasks trained on together with this one, in the order of the suite, each with labels of its own."""
+    position: int = 0
+    """Where this task stands among its sources in the order of the suite: every task of a set trains the same way."""
 
     @property
     def classes(self) -> int:
@@ -87,6 +93,24 @@ class Answerer(Protocol):
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Scores, float64 array (rows, labels), larger is likelier, in the order given."""
         ...
+
+
+@dataclass
+class Examples:
+    """What a plan trains on: encoded rows, each with a length and a group, and their labels."""
+
+    encoded: list[Any]
+    labels: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [e.length for e in self.encoded]
+
+    @property
+    def groups(self) -> list[int]:
+        """The group of each row."""
+        return [e.group for e in self.encoded]
 
 
 @dataclass
@@ -112,8 +136,12 @@ class Plan:
     module: torch.nn.Module | None = None
     """The module whose training mode the loop sets."""
     groups: list[ParamGroup] = field(default_factory=list)
-    encode: Callable[[Sequence[dict[str, str]]], list[Any]] | None = None
-    """Text rows to encoded examples, each with a length; once, before the first step."""
+    examples: Callable[[], Examples] | None = None
+    """What is trained on, encoded; once, before the first step."""
+    wants: Callable[[int, float], bool] | None = None
+    """(group, progress in 0..1) -> whether a batch of this group is trained on now; None: always."""
+    mixed: int = 0
+    """Other tasks it trains on beside its own."""
     collate: Callable[[Sequence[Any]], Any] | None = None
     """Encoded examples to one padded batch with a `shape` (rows, padded length)."""
     loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None

@@ -7,15 +7,16 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 
 from bench import registry
 from bench.budget import Meter
-from bench.config.schema import Budget
+from bench.config.schema import Budget, Task
 from bench.data.rows import Rows, TaskRows, draw_labels, read
 from bench.data.sources import Located
 from bench.errors import UserFault
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Load = Callable[[], "Base"]
 Tell = Callable[[str, float], None]
+NEAR_TIE = 1e-3
+"""Nats between the best two labels below which rounding may decide."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,7 +57,7 @@ class Cell:
         cell = self.job.cell
         with self.ledger.phase("load"):
             base = self.prepare_base()
-            rows = self.read_rows()
+            rows = rows_of(cell.task, self.job.task, self.job.located)
             strategy = registry.load(self.job.adapters_path)[cell.base_strategy]
             options = strategy.Options.model_validate(self.job.options)
             context = self.context(rows)
@@ -63,6 +66,12 @@ class Cell:
         meter = Meter(Budget.model_validate(cell.budget), cell.device, tick=lambda share: self.tell("adapt", share))
         with self.ledger.phase("adapt", meter):
             plan = strategy.prepare(base, context, options)
+            if self.job.wants_sources and not context.sources:
+                raise Unsupported("it trains on other tasks too, and this run has none: choose two tasks or more")
+            if context.sources and not plan.mixed:
+                raise Unsupported(
+                    f"{strategy.name} trains on one task only: take away its sources, or use lora or full"
+                )
             meter.watch(plan.seen)
             trained = adapt(plan, context, meter)
         meter.unwatch()
@@ -83,13 +92,8 @@ class Cell:
             base.module.to("cuda")
         return base
 
-    def read_rows(self) -> TaskRows:
-        located = self.job.located
-        files = {k: tuple(Path(p) for p in v) for k, v in located["files"].items()}
-        return read(self.job.cell.task, self.job.task, Located(located["source"], files, located["fingerprint"]))
-
     def context(self, rows: TaskRows) -> TaskContext:
-        """What the strategy may see: the labels of the budget, drawn by seed."""
+        """What the strategy may see: the labels of the budget, drawn by seed, and those of its source tasks."""
         cell = self.job.cell
         budget = Budget.model_validate(cell.budget)
         train = draw_labels(rows.train, budget.labels, cell.seed, len(self.job.task.labels))
@@ -99,13 +103,25 @@ class Cell:
         update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
         update["train_matches"] = rows.train_matches
         self.data = self.data.model_copy(update=update)
-        readout: Any = cell.readout
-        return TaskContext(cell.task, self.job.task, train, cell.seed, readout, cell.batch, cell.sequence)
+        own = self.seen(cell.task, self.job.task, train)
+        sources = []
+        for source in self.job.sources:
+            pool = rows_of(source.name, source.task, source.located).train
+            drawn = draw_labels(pool, budget.labels, cell.seed, len(source.task.labels))
+            sources.append(self.seen(source.name, source.task, drawn))
+        return replace(own, sources=tuple(sources), position=self.job.position)
+
+    def seen(self, name: str, task: Task, train: Rows) -> TaskContext:
+        """A task and its labelled rows, read as this cell reads."""
+        cell, readout = self.job.cell, cast(Literal["head", "verbalizer"], self.job.cell.readout)
+        return TaskContext(name, task, train, cell.seed, readout, cell.batch, cell.sequence, cell.micro_batch)
 
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
         self.notes += plan.notes
         labels = len(context.train) if plan.labels_used is None else plan.labels_used
-        self.fields["used"] = meter.used(labels, trained.ended_by, bool(plan.groups))
+        used = meter.used(labels, trained.ended_by, bool(plan.groups))
+        sources = sum(len(source.train) for source in context.sources)
+        self.fields["used"] = used.model_copy(update={"source_labels": sources})
         if trained.losses:
             self.fields["training"] = Training(
                 losses=trained.losses,
@@ -121,6 +137,8 @@ class Cell:
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics = dict.fromkeys((task.metric, "accuracy"))
         self.fields["scores"] = {m: score(m, test.labels, predicted.tolist(), positive=positive) for m in metrics}
+        best = np.sort(scores, axis=-1)[:, -2:]
+        self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
         if len(set(predicted.tolist())) == 1:
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
         if plan.answer.truncated:
@@ -163,6 +181,12 @@ class Cell:
             **self.fields,
         )
         write_record(folder / "result.json", result)
+
+
+def rows_of(name: str, task: Task, located: dict[str, Any]) -> TaskRows:
+    """A task's rows from the files its job names."""
+    files = {k: tuple(Path(p) for p in v) for k, v in located["files"].items()}
+    return read(name, task, Located(located["source"], files, located["fingerprint"]))
 
 
 def foreign(job: Job) -> dict[str, Any]:

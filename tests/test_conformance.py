@@ -99,7 +99,18 @@ def test_the_label_budget_holds(name: str, family: str, readout: str) -> None:
     """No more labels than the budget's, and what it is shown holds no test row."""
     done = supported(name, family, readout)
     assert 0 <= done.labels_used <= done.budget.labels == len(done.context.train)
-    assert {f.name for f in fields(TaskContext)} == {"name", "task", "train", "seed", "readout", "batch", "sequence"}
+    assert {f.name for f in fields(TaskContext)} == {
+        "name",
+        "task",
+        "train",
+        "seed",
+        "readout",
+        "batch",
+        "sequence",
+        "micro_batch",
+        "sources",
+        "position",
+    }
     test = {tuple(f.values()) for f in tiny.rows().test.fields}
     assert not test & {tuple(f.values()) for f in done.context.train.fields}
 
@@ -158,7 +169,9 @@ def test_a_step_that_would_overshoot_its_tokens_is_not_taken(name: str, family: 
     limit = done.meter.steps[0].tokens + done.meter.steps[1].tokens - 1
     tight = drive(name, family, readout, train_tokens=limit)
     assert tight.refused is None and tight.meter.tokens <= limit
-    assert len(tight.meter.steps) == 1
+    assert done.plan is not None
+    if done.plan.wants is None:  # a plan of stages takes other rows where the budget is shorter
+        assert len(tight.meter.steps) == 1
 
 
 @every_cell

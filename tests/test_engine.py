@@ -18,7 +18,8 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.measure.flops import Book, counting
 from bench.measure.phases import Ledger
-from bench.strategy import Diverged, Plan
+from bench.score.batch import Encoded
+from bench.strategy import Diverged, Examples, Plan
 from bench.train.loop import adapt, checked, fitting, schedule, still_improving
 from bench.train.order import batches
 
@@ -93,7 +94,8 @@ class TestMeter:
         """Seven examples in batches of three: 3, 3, 1, then none."""
         meter = Meter(Budget(train_examples=7))
         taken = []
-        for rows in fitting(iter([[1, 2, 3]] * 9), meter):
+        plan, examples = Plan(answer=None, save=lambda f: None), Examples([Encoded([1])] * 3, [0] * 3)  # type: ignore[arg-type]
+        for rows in fitting(plan, examples, tiny.context("head", batch=3), meter):
             taken.append(len(rows))
             with meter.step((len(rows),), len(rows)):
                 pass

@@ -29,6 +29,19 @@ FAULTY = {
         plan.loss = lambda batch, labels: reader.scores(base.module, batch).sum() * torch.nan
         return plan
     """,
+    "no_gradient": """
+        from bench.score.readers import make_reader
+        from bench.train.plans import Stored, gradient_plan
+        reader = make_reader(base, context)
+        nothing = Stored(lambda folder: None, lambda folder: None)
+        plan = gradient_plan(base, context, base.module, reader, list(base.module.parameters()), 1e-3, nothing)
+        plan.loss = lambda batch, labels: reader.scores(base.module, batch).sum() * 0.0
+        return plan
+    """,
+    "trains_nothing": """
+        from bench.train.plans import selected_plan
+        return selected_plan(base, context, lambda module: {}, 1e-3)
+    """,
     "nan_scores": """
         import torch
         from bench.score.adapted import Adapted
@@ -53,6 +66,8 @@ EXPECTED = {
     "out_of_words": (Status.out_of_memory, "Unable to allocate 9 TiB"),
     "refuses": (Status.unsupported, "this model has no gills: use lora with it"),
     "nan_loss": (Status.diverged, "loss was nan at step 1"),
+    "no_gradient": (Status.unsupported, "no gradient reaches what it trains"),
+    "trains_nothing": (Status.unsupported, "no parameter of this model would train"),
     "nan_scores": (Status.diverged, "not finite"),
     "hungry": (Status.out_of_memory, f"over the cap of {CAP_GIB:g} GiB"),
     "zero_shot": (Status.ok, ""),

@@ -272,3 +272,18 @@ def test_cells_of_other_code_are_counted_and_marked(tmp_path: Path) -> None:
     assert "2 of 2 recorded cells measured by other code" in section(page, "measured")
     assert "other code" in section(page, "leaderboard") and "other code" in text
     assert "2 cells measured by other code" in words(page.split("<main>")[0])
+
+
+def test_labels_of_other_tasks_are_told_apart(tmp_path: Path) -> None:
+    """A strategy that read other tasks' labels says so under the leaderboard and in the budget table; so do near-ties."""
+
+    def helped(result: Result) -> Result:
+        if result.cell.strategy != "dora" or result.used is None:
+            return result
+        return result.model_copy(update={"used": result.used.model_copy(update={"source_labels": 384}), "near_ties": 2})
+
+    html_page, markdown = pages(tmp_path, Fake(edit=helped))
+    for text in (html_page, markdown):
+        assert "dora also read labels of other tasks (up to 384 a cell)" in text
+        assert "384 of other tasks" in text and "2 near-ties." in text
+        assert text.count("also read labels") == 1

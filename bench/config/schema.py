@@ -215,6 +215,7 @@ class Suite(Frozen):
     readout: Readout = "auto"
     precision: Precision = "auto"
     batch: int = Field(8, ge=1, description="rows per optimizer step")
+    micro_batch: int | None = Field(None, ge=1, description="rows per forward; a step's gradients are accumulated")
     sequence: int = Field(256, ge=8, description="longest input in tokens; longer ones lose their front")
 
     @field_validator("name")

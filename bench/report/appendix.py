@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.records import Result
 from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.compare import Pair
@@ -74,6 +75,17 @@ def failures(cells: list[CellView]) -> Table | None:
     return Table("Cells without a score, and why", columns, rows)
 
 
+def remarks(result: Result) -> str:
+    """A record's notes, and how many of its answers hang on rounding."""
+    ties = [f"{show.count(result.near_ties, 'near-tie')}."] if result.near_ties else []
+    return " ".join([*result.notes, *ties])
+
+
+def others(labels: int) -> str:
+    """Labels of other tasks in small print, where there were any."""
+    return f"+ {labels:,} of other tasks" if labels else ""
+
+
 def ended(cells: list[CellView]) -> Table:
     """What ended each recorded cell and what it used of the budget."""
     columns = [
@@ -96,7 +108,7 @@ def ended(cells: list[CellView]) -> Table:
             []
             if used is None
             else [
-                Entry(f"{used.labels:,}", sort=used.labels),
+                Entry(f"{used.labels:,}", others(used.source_labels), used.labels),
                 Entry(f"{used.train_examples:,}", sort=used.train_examples),
                 Entry(show.large(used.train_tokens), sort=used.train_tokens),
                 Entry(show.large(used.train_flops), sort=show.finite(used.train_flops), faint=used.train_flops is None),
@@ -110,7 +122,7 @@ def ended(cells: list[CellView]) -> Table:
                 Entry(by, sort=by),
                 *(figures or [Entry(show.ABSENT, faint=True)] * 5),
                 Entry(show.ABSENT if cut is None else f"{cut:,}", sort=cut, faint=cut is None),
-                Entry(" ".join(cell.result.notes), sort=" ".join(cell.result.notes)),
+                Entry(remarks(cell.result), sort=remarks(cell.result)),
             ]
         )
     return Table("What ended each cell and what it used of the budget", columns, rows)

@@ -46,7 +46,11 @@ def facts(run: Run) -> list[Fact]:
         Fact("What ended the cells", _distinct((_ended(cell) for cell in cells), counted=True)),
         Fact(
             "Batch and sequence",
-            _distinct(f"{info.batch} rows a step, at most {info.sequence} tokens" for info in infos),
+            _distinct(
+                f"{info.batch} rows a step{f' in passes of {info.micro_batch}' if info.micro_batch else ''}, "
+                f"at most {info.sequence} tokens"
+                for info in infos
+            ),
         ),
         Fact(
             "Seeds",

@@ -85,6 +85,12 @@ class Row:
         return [task for task, score in self.scores.items() if any(improving(cell) for cell in score.cells)]
 
     @property
+    def source_labels(self) -> int:
+        """The most labels of other tasks that one of its cells read."""
+        used = [cell.result.used for cell in self.cells if cell.result is not None]
+        return max((u.source_labels for u in used if u is not None), default=0)
+
+    @property
     def statuses(self) -> Counter[str]:
         """How many of its cells ended how."""
         return Counter(cell.status for cell in self.cells)

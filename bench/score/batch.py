@@ -18,6 +18,8 @@ class Encoded:
     ids: list[int]
     types: list[int] | None = None
     """Token type ids of a sentence pair (BERT)."""
+    group: int = 0
+    """Which of a plan's groups of examples it belongs to (several tasks, or parts of one); a batch is of one group."""
 
     @property
     def length(self) -> int:
@@ -39,16 +41,19 @@ class Batch:
     """Tokens a row with padding."""
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
     """What the readout needs beside the inputs."""
+    group: int = 0
+    """The group of its examples."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and decoder width, then the padded length: what the FLOPs of a step depend on."""
+        """Rows, decoder width, prefix and group, then the padded length: what the FLOPs of a step depend on."""
         decoder = self.inputs.get("decoder_input_ids")
         width = 0 if decoder is None else decoder.shape[1]
         return (
             self.inputs["input_ids"].shape[0],
             width,
             self.inputs["attention_mask"].shape[1] - self.padded,
+            self.group,
             self.padded,
         )
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from bench.budget import Meter
-from bench.strategy import Diverged, Plan, TaskContext
+from bench.strategy import Diverged, Examples, Plan, TaskContext, Unsupported
 from bench.train.order import batches
 
 WARM_UP = 0.06
 """Share of the budget over which the learning rate rises linearly; it falls linearly to zero after (LoRA, 4.1)."""
 CLIP = 1.0
 """Gradient norm above which gradients are scaled down."""
+NO_GRADIENT = (
+    "no gradient reaches what it trains: in the first step every one was zero, so nothing would be learned; "
+    "choose other parameters or another strategy"
+)
 
 
 @dataclass
@@ -60,25 +65,24 @@ def optimizer_of(plan: Plan) -> torch.optim.Optimizer:
 
 def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Optimizer steps until the meter says the budget is spent. Raises `Diverged` on a loss that is not finite."""
-    assert plan.encode and plan.collate and plan.loss and plan.module is not None and meter.budget is not None
-    encoded = plan.encode(context.train.fields)
-    labels = torch.tensor(context.train.labels)
+    assert plan.examples and plan.module is not None and meter.budget is not None
+    examples = plan.examples()
     optimizer = optimizer_of(plan)
     done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
     plan.module.train()
-    for rows in fitting(batches([e.length for e in encoded], context.batch, context.seed), meter):
-        batch = plan.collate([encoded[i] for i in rows])
-        cost = meter.cost(len(rows), batch.tokens + plan.virtual_tokens * batch.shape[0], batch.shape)
+    for rows in fitting(plan, examples, context, meter):
+        passes = [Pass.of(plan, examples, part) for part in cut(rows, context.micro_batch)]
+        cost = meter.cost(len(rows), sum(p.tokens for p in passes), *(p.batch.shape for p in passes))
         if not meter.affords(cost):
             break
         middle = meter.share(meter.spent() + cost / 2)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * schedule(middle)
-        with meter.step(batch.shape, len(rows)):
-            loss = plan.loss(batch, labels[rows].to(context_device(plan)))
-            done.losses.append(checked(loss.item(), len(done.losses)))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for g in plan.groups for p in g.params], CLIP)
+        with meter.accumulating(len(rows)) as passed:
+            done.losses.append(accumulate(plan, passes, len(rows), passed, len(done.losses)))
+            norm = torch.nn.utils.clip_grad_norm_([p for g in plan.groups for p in g.params], CLIP)
+            if len(done.losses) == 1 and float(norm) == 0.0:
+                raise Unsupported(NO_GRADIENT)
             optimizer.step()
             if plan.after_step is not None:
                 plan.after_step(meter.share(meter.spent() + cost))
@@ -87,9 +91,46 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     return done
 
 
-def fitting(order: Iterator[list[int]], meter: Meter) -> Iterator[list[int]]:
-    """Batches cut to what an example budget still allows; ends when nothing is left."""
-    for rows in order:
+@dataclass
+class Pass:
+    """One forward and backward pass: a batch, its labels and the real tokens it will execute."""
+
+    batch: Any
+    labels: torch.Tensor
+    tokens: int
+
+    @staticmethod
+    def of(plan: Plan, examples: Examples, rows: list[int]) -> Pass:
+        """Collate some rows."""
+        assert plan.collate is not None
+        batch = plan.collate([examples.encoded[i] for i in rows])
+        labels = torch.tensor([examples.labels[i] for i in rows], device=context_device(plan))
+        return Pass(batch, labels, batch.tokens + plan.virtual_tokens * batch.shape[0])
+
+
+def cut(rows: list[int], size: int | None) -> list[list[int]]:
+    """A step's rows in parts of at most `size`."""
+    return [rows] if size is None else [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., Any], step: int) -> float:
+    """Gradients of a step's mean loss, summed over its passes by their share of the rows; the mean loss."""
+    assert plan.loss is not None
+    total = 0.0
+    for one in passes:
+        with passed(one.batch.shape):
+            loss = plan.loss(one.batch, one.labels) * (len(one.labels) / rows)
+            total += checked(loss.item(), step)
+            loss.backward()
+    return total
+
+
+def fitting(plan: Plan, examples: Examples, context: TaskContext, meter: Meter) -> Iterator[list[int]]:
+    """Batches the plan wants now, cut to what an example budget still allows; ends when nothing is left."""
+    groups = examples.groups
+    for rows in batches(examples.lengths, context.batch, context.seed, groups):
+        if plan.wants is not None and not plan.wants(groups[rows[0]], meter.progress):
+            continue
         room = meter.room(len(rows))
         if room <= 0:
             return

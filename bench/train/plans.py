@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import nn
 from bench.models.base import Base
 from bench.models.parts import count, freeze
 from bench.score.adapted import Adapted
+from bench.score.batch import Batch, Encoded
 from bench.score.readers import HeadReader, VerbalizerReader, make_reader
-from bench.strategy import ParamGroup, Plan, TaskContext, Unsupported
+from bench.strategy import Examples, ParamGroup, Plan, TaskContext, Unsupported
 
 HEAD_LR = 1e-3
 """Least learning rate of a fresh head: at a pretrained weight's rate it would hardly leave its initialisation."""
@@ -86,8 +87,10 @@ def gradient_plan(
     weight_decay: float = 0.0,
     regulariser: Callable[[], torch.Tensor] | None = None,
     created: int = 0,
+    taught: Taught | None = None,
 ) -> Plan:
-    """Train `parameters` (and the head, if any) with the cross-entropy over label scores.
+    """Train `parameters` (and the head, if any) with the cross-entropy over label scores, by default of the task and
+    its sources.
 
     Raises `Unsupported` where nothing would train.
     """
@@ -101,8 +104,13 @@ def gradient_plan(
         groups.append(ParamGroup(list(reader.head.parameters()), max(lr, HEAD_LR)))
         created += count(list(reader.head.parameters()))
 
+    taught = taught or Taught.of(base, context, reader)
+    for other in taught.readers:
+        if isinstance(other, HeadReader) and other is not reader:
+            groups.append(ParamGroup(list(other.head.parameters()), max(lr, HEAD_LR)))
+
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        value = nn.functional.cross_entropy(reader.scores(module, batch), labels)
+        value = nn.functional.cross_entropy(taught.readers[batch.group].scores(module, batch), labels)
         return value if regulariser is None else value + regulariser()
 
     kept = together(stored, head_of(reader))
@@ -112,12 +120,44 @@ def gradient_plan(
         load=kept.load,
         module=module,
         groups=groups,
-        encode=reader.encode,
-        collate=reader.collate,
+        examples=taught.examples,
+        mixed=len(context.sources),
+        collate=taught.collate,
         loss=loss,
         created=created,
         seen=[watched(base, reader)],
     )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The tasks a plan trains on: one, or several in the order of the suite, each read by a reader of its own."""
+
+    contexts: list[TaskContext]
+    readers: list[Reader]
+
+    @staticmethod
+    def of(base: Base, context: TaskContext, reader: Reader) -> Taught:
+        """The task among its sources. Every task of a set gives the same list, so that all train alike."""
+        contexts, readers = list(context.sources), [make_reader(base, source) for source in context.sources]
+        contexts.insert(context.position, context)
+        readers.insert(context.position, reader)
+        return Taught(contexts, readers)
+
+    def examples(self) -> Examples:
+        """All rows, grouped by task."""
+        encoded: list[Encoded] = []
+        labels: list[int] = []
+        for group, (context, reader) in enumerate(zip(self.contexts, self.readers, strict=True)):
+            encoded += [replace(e, group=group) for e in reader.encode(context.train.fields)]
+            labels += context.train.labels
+        return Examples(encoded, labels)
+
+    def collate(self, encoded: Sequence[Encoded]) -> Batch:
+        """One batch of one task."""
+        batch = self.readers[encoded[0].group].collate(encoded)
+        batch.group = encoded[0].group
+        return batch
 
 
 def selected_plan(
