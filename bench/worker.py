@@ -218,7 +218,8 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
     name, needs = strategy.name, strategy.needs
     if base.kind not in needs.kinds:
         allowed = " or ".join(sorted(needs.kinds))
-        why = "it has no LM head" if base.kind == "encoder" else "its LM head fills blanks and cannot continue a prompt"
+        heads = {"encoder": "it has no LM head", "masked": "its LM head fills blanks and cannot continue a prompt"}
+        why = heads.get(base.kind, "its encoder reads the prompt and its decoder answers")
         raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
     if context.readout not in strategy.readouts:
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")

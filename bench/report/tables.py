@@ -158,8 +158,8 @@ def _mean_notes(board: Board) -> list[str]:
     if helped:
         most = max(row.source_labels for row in board.rows)
         notes.append(
-            f"{show.listed(helped, 20)} also read labels of other tasks (up to {most:,} a cell), which the label budget "
-            "does not hold."
+            f"{show.listed(helped, 20)} also read labels of other tasks (up to {most:,} a cell), which the label "
+            "budget does not hold."
         )
     if any(row.rank is None for row in board.rows) and board.included:
         notes.append("A strategy is ranked once every seed of every task in the mean has a score.")
