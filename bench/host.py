@@ -141,9 +141,13 @@ def main(arguments: list[str]) -> int:
     forks = can_fork()
     if forks:
         import peft  # noqa: F401  # seconds of imports, paid once here instead of in every cell
+        import pyarrow.parquet  # noqa: F401
         import sklearn.linear_model  # noqa: F401
 
         import bench.worker  # noqa: F401
+        from bench import registry
+
+        registry.load()  # a user's own strategies are foreign code: only the cell that needs them imports them
     events.emit("ready", threads=threads(), start_method="fork" if forks else "spawn")
     models = Models()
     for line in sys.stdin:

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -61,7 +62,15 @@ def private_package(folder: Path) -> str:
 
 
 def load_file(path: Path, package: str) -> Strategy:
-    """Import one strategy file. Raises `UserFault` where it fails or offers no strategy."""
+    """Import one strategy file, once a process while it stays as it is: a forked cell finds what its parent read.
+
+    Raises `UserFault` where it fails or offers no strategy.
+    """
+    return _imported(path, package, path.stat().st_mtime_ns)
+
+
+@cache
+def _imported(path: Path, package: str, changed: int) -> Strategy:
     full_name = f"{package}.{path.stem}"
     spec = importlib.util.spec_from_file_location(full_name, path)
     assert spec is not None and spec.loader is not None
