@@ -30,7 +30,7 @@ def ids(*tokens: str) -> list[str]:
     ["strategies.lora.r=3", "strategies.lora.readout=head", "seeds=[1]", "budget.labels=9", "budget.train_examples=9",
      "budget.train_tokens=9", "budget.memory_gib=3", "tasks.sst2.limit=9", "tasks.sst2.templates=[{pattern: '{text} so:', "
      "verbalizer: {negative: ' bad', positive: ' good'}}]", "tasks.sst2.metric=matthews", "tasks.sst2.splits.test=dev",
-     "batch=2", "sequence=64", "precision=bf16", "readout=head", "model=random:tiny-llama",
+     "batch=2", "sequence=72", "precision=bf16", "readout=head", "model=random:tiny-llama",
      "tasks.sst2.data.sample=cola.jsonl", "tasks.sst2.columns.text=sentence tasks.sst2.positive=negative"],
 )  # fmt: skip
 def test_what_changes_a_result_changes_the_id(token: str) -> None:
