@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class BitFitOptions(Options):
     """Options of `bitfit`."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(9e-4, gt=0)
     """Peak learning rate. Published: 1e-4 to 9e-4 with thousands of steps (Ben Zaken et al. 2022, appendix A.1)."""
     create: bool = False
     """Add zero biases to the linear layers of a model that has none (Llama-style). No longer the paper's method on

@@ -23,7 +23,7 @@ class FrozenOptions(Options):
     """Inverse strength of the probe's L2 penalty, on standardised features."""
     top_layers: int = Field(0, ge=0)
     """Blocks from the top that train, by gradient, with the head. 0: none, and the probe is solved exactly."""
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(5e-5, gt=0)
     """Peak learning rate of top layers, where some train. Published: 2e-5 to 5e-5 (Devlin et al. 2019)."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class LayerNormOptions(Options):
     """Options of `layernorm`."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(9e-4, gt=0)
     """Peak learning rate. As BitFit's, the nearest relative with a published range: 1e-4 to 9e-4 with thousands of
     steps (Ben Zaken et al. 2022, appendix A.1)."""
 

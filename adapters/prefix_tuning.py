@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class PrefixTuningOptions(Options):
     """Options of `prefix_tuning`; those PEFT has carry PEFT's names."""
 
-    lr: float = Field(1e-2, gt=0)
+    lr: float = Field(7e-3, gt=0)
     """Peak learning rate. Published: 5e-5 through the reparametrisation (Li & Liang 2021, table 5); 7e-3 for a bare
     prefix on classification (the BoolQ script published with Liu et al. 2022, P-Tuning v2)."""
     num_virtual_tokens: int = Field(20, ge=1)
