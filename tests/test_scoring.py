@@ -250,3 +250,12 @@ def test_padded_lengths(device: str) -> None:
     for n in range(1, 40):
         assert n <= padded_length(n, None, device) < n + multiple and padded_length(n, None, device) % multiple == 0
         assert n <= padded_length(n, max(n, 20), device) <= max(n, 20)
+
+
+def test_a_long_prefix_makes_batches_smaller() -> None:
+    """Every row holds a copy of the prefix's keys and values: 128 demonstrations must not take many GiB."""
+    encoded = [Encoded([0] * 25) for _ in range(100)]
+    assert max(map(len, length_sorted(encoded))) == 1024 // 25
+    assert max(map(len, length_sorted(encoded, cached=300))) == 1024 // 25, "eight demonstrations change nothing"
+    assert max(map(len, length_sorted(encoded, cached=4500))) == 16 * 1024 // 4525
+    assert [len(b) for b in length_sorted(encoded[:2], cached=10**6)] == [1, 1], "one row always goes"

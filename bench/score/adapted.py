@@ -17,15 +17,19 @@ from bench.strategy import Answerer, Diverged
 
 TOKENS_A_BATCH = 1024
 """Padded tokens of a scoring batch: enough to fill the cores, small beside the weights."""
+CACHED_TOKENS_A_BATCH = 16 * 1024
+"""Tokens of a scoring batch with those whose keys and values every row holds a copy of: 0.7 GiB for the default model."""
 
 
-def length_sorted(encoded: Sequence[Encoded], overhead: int = 0) -> Iterator[list[int]]:
-    """Indexes in batches of like length, each within the token budget; `overhead` tokens a row come on top."""
+def length_sorted(encoded: Sequence[Encoded], overhead: int = 0, cached: int = 0) -> Iterator[list[int]]:
+    """Indexes in batches of like length, each within the token budget; `overhead` tokens a row come on top, and
+    `cached` ones take memory and no work."""
     order = sorted(range(len(encoded)), key=lambda i: encoded[i].length)
     batch: list[int] = []
     for i in order:
         # ascending order: the newest is the longest, so it sets the padded width of the whole batch
-        if batch and (len(batch) + 1) * (encoded[i].length + overhead) > TOKENS_A_BATCH:
+        rows, tokens = len(batch) + 1, encoded[i].length + overhead
+        if batch and (rows * tokens > TOKENS_A_BATCH or rows * (tokens + cached) > CACHED_TOKENS_A_BATCH):
             yield batch
             batch = []
         batch.append(i)
@@ -55,11 +59,11 @@ class Adapted:
         return self.reader.scores(self.module, batch)
 
 
-def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, overhead: int = 0) -> np.ndarray:
-    """Run `score` over length-sorted batches and put the rows back in order."""
+def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, cached: int = 0) -> np.ndarray:
+    """Run `score` over length-sorted batches and put the rows back in order; `cached` tokens stand before every row."""
     rows: dict[int, np.ndarray] = {}
     with torch.inference_mode():
-        for indexes in length_sorted(encoded, overhead):
+        for indexes in length_sorted(encoded, cached=cached):
             batch, shape = collate([encoded[i] for i in indexes])
             with meter.step(shape, len(indexes)):
                 values = score(batch).double().cpu().numpy()

@@ -97,7 +97,7 @@ class Demonstrations:
             past = expanded(cache, batch.inputs["input_ids"].shape[0])
             return self.reader.scores(self.module, batch, past_key_values=past, use_cache=True)
 
-        return scored(bare, meter, collate, score)
+        return scored(bare, meter, collate, score, cached=len(prefix))
 
 
 def expanded(cache: DynamicCache, rows: int) -> DynamicCache:
