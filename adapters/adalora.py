@@ -78,7 +78,8 @@ class AdaLoRA(Strategy):
         assert plan.module is not None and plan.loss is not None
         module, fit = plan.module, plan.loss
         plan.loss = lambda batch, labels: fit(batch, labels) + options.orth_reg_weight * departure(module)
-        plan.after_step = Allocation(module)
+        plan.after_step = allocation = Allocation(module)
+        plan.finish = allocation.finish
         plan.seen = [module]  # PEFT's AdaLoRA goes around the base's own call, where hooks would be
         return plan
 
@@ -104,21 +105,34 @@ class Allocation:
 
     def __init__(self, module: Any) -> None:
         self.model = module.base_model
+        self.step = 0
         self.finalised = False
+
+    @property
+    def final(self) -> int:
+        """The step of the final ranks."""
+        config = self.model.peft_config["default"]
+        return int(config.total_step - config.tfinal)
 
     def __call__(self, progress: float) -> None:
         """Called between `optimizer.step()` and `zero_grad()`: importance needs this step's gradients."""
-        config = self.model.peft_config["default"]
-        final = config.total_step - config.tfinal
-        step = min(round(progress * config.total_step), config.total_step)
-        if step >= final and not self.finalised:
-            self.finalised = True
-            if not self.model.rankallocator.exp_avg_ipt:  # the very first step reached it: importance of this one
-                self.model.rankallocator.update_ipt(self.model.model)
-            step = final
-        elif step == final:
-            step += 1  # PEFT allocates where the step equals this number: only once
-        self.model.update_and_allocate(step)
+        total = self.model.peft_config["default"].total_step
+        # never back: where seconds bind, progress is an estimate, and ranks once cut are gone
+        step = self.step = max(self.step, min(round(progress * total), total))
+        if step >= self.final and not self.finalised:
+            self.finish()
+        else:
+            # PEFT allocates for good where the step equals the final one: only once
+            self.model.update_and_allocate(step + 1 if step == self.final else step)
+
+    def finish(self) -> None:
+        """The final ranks, if they were not reached: a budget may end before its last part."""
+        if self.finalised:
+            return
+        self.finalised = True
+        if not self.model.rankallocator.exp_avg_ipt:  # the very first step reached it: importance of this one
+            self.model.rankallocator.update_ipt(self.model.model)
+        self.model.update_and_allocate(self.final)
 
 
 strategy = AdaLoRA()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bench.train.plans import Reader, Taught
 
 
+NEVER_FUSED = "the attention over the adapters took no step before the budget ended: it is as it was made"
+
+
 class AdapterFusionOptions(Options):
     """Options of `adapter_fusion`."""
 
@@ -29,8 +32,11 @@ class AdapterFusionOptions(Options):
     """Peak learning rate of the attention over them (Pfeiffer et al. 2021, section 4.2: 5e-5)."""
     reduction_factor: int = Field(16, ge=1)
     """The model's width divided by a bottleneck's (Pfeiffer et al. 2021: 16)."""
+    value_penalty: float = Field(0.01, ge=0)
+    """Weight of the squared distance of the value matrices from the identity, which keeps the attention from becoming
+    a layer of its own (0.01 in the authors' AdapterHub)."""
     adapter_share: float = Field(0.5, gt=0, lt=1)
-    """Share of the budget that trains adapters; the rest trains the attention."""
+    """Share of the budget that trains adapters; the rest trains the attention. Each has a schedule of its own."""
     parts: int = Field(3, ge=2)
     """Without `sources`: disjoint parts of the labels, an adapter each. With sources there is one a task."""
 
@@ -65,19 +71,27 @@ class AdapterFusion(Strategy):
         )
         for parameter in attention:
             parameter.requires_grad_(True)
-        plan.groups.append(ParamGroup(attention, options.fusion_lr))
+        plan.groups[0].ends = options.adapter_share
+        plan.groups.append(ParamGroup(attention, options.fusion_lr, begins=options.adapter_share))
         plan.wants = lambda group, progress: (group == fused) == (progress >= options.adapter_share)
-        assert plan.loss is not None
-        fit = plan.loss
-
-        def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-            with stack.only(batch.group):
-                return fit(batch, labels)
-
-        plan.loss = loss
+        plan.loss = staged(plan, stack, fused, options.value_penalty)
         over = [c.name for c in taught.contexts[:-1]] if context.sources else f"{fused} parts of the labels"
         plan.notes.append(f"adapters trained on {over}, then an attention over them")
+        plan.finish = lambda: None if stack.fusions else plan.notes.append(NEVER_FUSED)
         return plan
+
+
+def staged(plan: Plan, stack: Stack, fused: int, penalty: float) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """The loss of the group's own adapter, or of the attention with its values held near the identity."""
+    assert plan.loss is not None
+    fit = plan.loss
+
+    def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
+        with stack.only(batch.group):
+            value = fit(batch, labels)
+        return value + penalty * stack.departure() if batch.group == fused else value
+
+    return loss
 
 
 def stages(base: Base, context: TaskContext, reader: Reader, options: AdapterFusionOptions) -> Taught:
@@ -104,6 +118,8 @@ class Stack:
         from bench.models.bottleneck import bottleneck, places
 
         self.active: int | None = None
+        self.fusions = 0
+        """Forwards in which the attention trained."""
         self.added: dict[str, nn.ModuleDict] = {}
         size = max(1, width // options.reduction_factor)
         for name in places(target, both=False):
@@ -135,10 +151,20 @@ class Stack:
         for parameter in self.adapters:
             parameter.requires_grad_(not fused)
         self.active = None if fused else group
+        self.fusions += fused
         try:
             yield
         finally:
             self.active = None
+
+    def departure(self) -> torch.Tensor:
+        """Squared distance of the value matrices from the identity, summed over the places."""
+        import torch
+
+        values = [p for name, p in self.named().items() if name.endswith("fusion.value.weight")]
+        return torch.stack(
+            [(v - torch.eye(len(v), dtype=v.dtype, device=v.device)).square().sum() for v in values]
+        ).sum()
 
     def named(self) -> dict[str, nn.Parameter]:
         """All parameters by place."""

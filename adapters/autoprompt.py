@@ -57,7 +57,10 @@ class AutoPrompt(Strategy):
         inner = make_reader(base, context)
         assert isinstance(inner, VerbalizerReader)
         start = inner.tokens(" the")[:1] * options.num_triggers
-        reader = TriggerReader(inner, start, [word[:1] for word in inner.words])
+        firsts = [word[:1] for word in inner.words]
+        if options.label_words == "verbalizer" and len({tuple(word) for word in firsts}) < len(firsts):
+            raise Unsupported("two label words begin with the same token: choose other words, or label_words=selected")
+        reader = TriggerReader(inner, start, firsts)
         search = Search(base, context, reader, options)
         plan = Plan(answer=Adapted(base.module, reader), save=search.save, load=search.load, seen=[base.module])
         plan.search, search.notes = search, plan.notes
@@ -127,9 +130,11 @@ class Search:
         try:
             with meter.step(("gradient", *batch.shape), len(rows)):
                 loss = torch.nn.functional.cross_entropy(self.reader.scores(self.base.module, batch), labels)
-                (gradient,) = torch.autograd.grad(loss, kept[:1])
+                loss.backward()  # not autograd.grad: torch's FLOP counter cannot watch that one; the weights are frozen
         finally:
             handle.remove()
+        gradient = kept[0].grad
+        assert gradient is not None
         at = batch.extra["first"].to(gradient.device) + position
         mean = gradient[torch.arange(len(rows), device=gradient.device), at].mean(0)
         return -(table.weight.detach() @ mean).float().cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -10,6 +10,12 @@ from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
     from bench.models.base import Base
+
+
+BERT = (r".*\.(key|value)|.*layer\.\d+\.output\.dense", r".*layer\.\d+\.output\.dense")
+DEFAULTS: dict[str, Any] = {"bert": BERT, "roberta": BERT, "xlm-roberta": BERT}
+"""Where PEFT's own list of names takes in more than the paper: `output.dense` ends attention as well. (GPT-2 has one
+layer for queries, keys and values, so all three are rescaled there.)"""
 
 
 class IA3Options(Options):
@@ -28,7 +34,7 @@ class IA3(Strategy):
 
     family = "additive"
     trains = "vectors that rescale keys, values and inner activations"
-    parameters = "keys + values + f a block"
+    parameters = "keys + values + f a block (GPT-2: queries too)"
     memory = "the weights once, next to nothing for the vectors; activations of every layer"
     paper = "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning"
     Options = IA3Options
@@ -38,7 +44,11 @@ class IA3(Strategy):
 
         from bench.train.plans import peft_plan
 
-        config = IA3Config(target_modules=options.target_modules, feedforward_modules=options.feedforward_modules)
+        targets, inner = options.target_modules, options.feedforward_modules
+        if targets is None:
+            known: Any = base.module.config
+            targets, inner = DEFAULTS.get(known.model_type, (targets, inner))
+        config = IA3Config(target_modules=targets, feedforward_modules=inner)
         return peft_plan(base, context, config, options.lr)
 
 

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from bench.models.base import Base
 
 
+OWN = {
+    "ADALORA": "the strategy adalora, whose ranks follow the budget",
+    "PROMPT_TUNING": "the strategy prompt_tuning",
+    "P_TUNING": "the strategy p_tuning",
+    "PREFIX_TUNING": "the strategy prefix_tuning",
+    "MULTITASK_PROMPT_TUNING": "prompt_tuning with sources (PEFT's needs task ids in every forward)",
+    "POLY": "lora with sources (PEFT's needs task ids in every forward)",
+}
+"""Types that a bare configuration cannot drive, and what to use in their place."""
+
+
 class PeftOptions(Options):
     """Options of `peft`."""
 
@@ -37,7 +48,7 @@ class AnyPeft(Strategy):
     def prepare(self, base: Base, context: TaskContext, options: PeftOptions) -> Plan:
         from bench.train.plans import peft_plan
 
-        return peft_plan(base, context, configuration(options), options.lr)
+        return peft_plan(base, context, configuration(options), options.lr, everywhere="target_modules")
 
 
 def configuration(options: PeftOptions) -> Any:
@@ -48,6 +59,8 @@ def configuration(options: PeftOptions) -> Any:
     name = options.peft_type.upper()
     if name not in known:
         raise Unsupported(f"PEFT has no type '{options.peft_type}': choose one of {', '.join(sorted(known))}")
+    if name in OWN:
+        raise Unsupported(f"{name} needs more than PEFT's configuration here: use {OWN[name]}")
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[known[name]]
     fields = kind.__dataclass_fields__
     for key in options.config:
@@ -55,11 +68,8 @@ def configuration(options: PeftOptions) -> Any:
             close = nearest(key, fields)
             hint = f"did you mean '{close}'? If not, " if close else ""
             raise Unsupported(f"{kind.__name__} has no key '{key}': {hint}choose one of {', '.join(sorted(fields))}")
-    passed = dict(options.config)
-    if "target_modules" in fields:
-        passed.setdefault("target_modules", "all-linear")
     try:
-        return kind(**passed)
+        return kind(**options.config)
     except (ValueError, TypeError) as error:
         raise Unsupported(f"{kind.__name__} refuses these options: {error}; choose others") from None
 

@@ -38,18 +38,20 @@ class QLoRA(Strategy):
     trains = "low-rank factors beside 4-bit weights"
     parameters = "r (in + out) a linear layer"
     memory = "the linear layers at 4.13 bits a weight (4.5 without double quantisation), the rest and training as LoRA"
+    places_base = True
     paper = "Dettmers et al. 2023, QLoRA: Efficient Finetuning of Quantized LLMs"
     Options = QLoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: QLoRAOptions) -> Plan:
+        import torch
         from peft import LoraConfig
 
         from bench.models.quantise import compute_dtype, to_4bit
         from bench.train.plans import peft_plan
 
-        device = next(base.module.parameters()).device
-        double = options.bnb_4bit_use_double_quant
-        names = to_4bit(base.module, options.bnb_4bit_quant_type, double, compute_dtype(device))
+        device, double = torch.device(context.device), options.bnb_4bit_use_double_quant
+        names = to_4bit(base.module, options.bnb_4bit_quant_type, double, compute_dtype(device), device)
+        base.module.to(device)  # what is left: embeddings, norms, the LM head
         base.module.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks the model before it looks at layers
         config = LoraConfig(
             r=options.r,

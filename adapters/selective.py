@@ -20,7 +20,7 @@ class SelectiveOptions(Options):
 
     lr: float = Field(5e-5, gt=0)
     """Peak learning rate. Published for attention only: 1e-5 to 1e-4 (Touvron et al. 2022, section 4)."""
-    parameters: list[str] = Field(["*attn*", "*ttention*"], min_length=1)
+    parameters: list[str] = Field(["*attn.*", "*attention.*", "*Attention.*"], min_length=1)
     """Globs of parameter names as transformers spells them; the default is attention only. `last_blocks` narrows it."""
     last_blocks: int | None = Field(None, ge=1)
     """Only in this many blocks at the top of the model; by default in all."""
@@ -52,15 +52,17 @@ def matching(target: nn.Module, options: SelectiveOptions) -> dict[str, nn.Param
     """The parameters chosen, by name. Raises `Unsupported` where a glob matches none."""
     from bench.models.parts import blocks
 
-    stack = blocks(target)
-    top = {id(p) for block in list(stack)[-(options.last_blocks or len(stack)) :] for p in block.parameters()}
-    named = {n: p for n, p in target.named_parameters() if options.last_blocks is None or id(p) in top}
+    named = dict(target.named_parameters())
+    if options.last_blocks is not None:
+        top = {id(p) for block in list(blocks(target, last=True))[-options.last_blocks :] for p in block.parameters()}
+        named = {n: p for n, p in named.items() if id(p) in top}
     found = {n: p for n, p in named.items() if any(fnmatchcase(n, glob) for glob in options.parameters)}
-    if not found:
+    default = SelectiveOptions.model_fields["parameters"].get_default()
+    # the default names attention in the words of every family, of which a model has one
+    idle = [g for g in options.parameters if not any(fnmatchcase(n, g) for n in named)]
+    if not found or (idle and options.parameters != default):
         example = next(iter(named), "none")
-        raise Unsupported(
-            f"no parameter matches {', '.join(options.parameters)}: choose globs of names such as '{example}'"
-        )
+        raise Unsupported(f"no parameter matches {', '.join(idle)}: choose globs of names such as '{example}'")
     return found
 
 

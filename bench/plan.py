@@ -40,7 +40,7 @@ class Job(Record):
     options: dict[str, Any]
     located: dict[str, Any]
     sources: list[SourceJob] = Field(default_factory=list)
-    """Other tasks it trains on, in the order of the suite."""
+    """Other tasks it trains on, by name."""
     position: int = 0
     """Where the cell's own task stands among them."""
     wants_sources: bool = False
@@ -87,10 +87,7 @@ def make(request: Request) -> Planned:
     suite, settings = request.suite, request.settings
     strategies = registry.load(settings.adapters_path)
     variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
-    for variant in (v for of_task in variants.values() for v in of_task):
-        for other in variant.sources:
-            if variant.sources != "all" and other not in suite.tasks:
-                raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
+    check_sources(suite, variants)
     models = {spec: parse(spec) for spec in models_of(suite)}
     source = choose_source(suite.tasks, settings.data)
     located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
@@ -107,6 +104,22 @@ def make(request: Request) -> Planned:
                     cell = cell_info(request, name, models[spec], variant, budget, seed, device, located)
                     jobs.append(make_job(request, cell, models[spec], variant, others, located))
     return Planned(source, jobs, models)
+
+
+def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
+    """Raise `UserFault` for a source that is no task, or one that would be read otherwise than the cell's own task."""
+    for task, of_task in variants.items():
+        for variant in of_task:
+            for other in () if variant.sources == "all" else variant.sources:
+                if other not in suite.tasks:
+                    raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
+            for other in variant.sources_of(task, suite.tasks):
+                for key in ("batch", "sequence"):
+                    if getattr(suite.tasks[other], key) != getattr(suite.tasks[task], key):
+                        raise UserFault(
+                            f"strategies.{variant.name}.sources: {task} and {other} have each their own {key}; tasks "
+                            "trained together need the same"
+                        )
 
 
 def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
@@ -151,22 +164,18 @@ def cell_info(
 ) -> CellInfo:
     """A cell's identity in full, its id derived from everything that can change its result."""
     suite, task = request.suite, request.suite.tasks[name]
-    options = variant.options.model_dump(mode="json")
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
         "metric": task.metric,
         "seed": seed,
-        "options": options,
+        "options": variant.options.model_dump(mode="json"),
         "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
         "precision": precision_of(suite.precision, device),
         "device": device,
         "batch": task.batch or suite.batch,
         "micro_batch": suite.micro_batch,
-        "sources": {
-            other: identity.digest([identity.task_digest(suite.tasks[other]), located[other].fingerprint], 16)
-            for other in variant.sources_of(name, suite.tasks)
-        },
+        "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
         "sequence": task.sequence or suite.sequence,
         "limit": task.limit,
         "model_fingerprint": model.fingerprint(),
@@ -183,6 +192,14 @@ def cell_info(
         seeded=variant.strategy.seeded(variant.options),
         **measured,
     )
+
+
+def sources_digests(suite: Suite, others: list[str], located: dict[str, Located]) -> dict[str, str]:
+    """Name of each source task -> digest of the task and its data."""
+    return {
+        name: identity.digest([identity.task_digest(suite.tasks[name]), located[name].fingerprint], 16)
+        for name in others
+    }
 
 
 def make_job(
@@ -203,7 +220,7 @@ def make_job(
         located=sent(located[cell.task]),
         sources=[SourceJob(name=name, task=tasks[name], located=sent(located[name])) for name in others],
         wants_sources=bool(variant.sources),
-        position=sum(name in others for name in list(tasks)[: list(tasks).index(cell.task)]),
+        position=sum(name < cell.task for name in others),
         folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
         threads=settings.threads,

@@ -192,7 +192,7 @@ class CellInfo(Record):
     """Rows per forward where a step's gradients were accumulated; None where a step was one forward."""
     sequence: int
     sources: dict[str, str] = Field(default_factory=dict)
-    """Other tasks trained on together with this one: name -> digest of task and data, in the order of the suite."""
+    """Other tasks trained on together with this one: name -> digest of task and data."""
     limit: int | None = None
     """Test rows scored, where the suite limits them."""
     model_fingerprint: str

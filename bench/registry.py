@@ -35,9 +35,9 @@ class Variant:
     """Other tasks of the suite that the cell trains on too; `all`: every other one."""
 
     def sources_of(self, task: str, tasks: Iterable[str]) -> list[str]:
-        """The sources of one task's cell, in the order of the suite's `tasks`."""
-        chosen = tasks if self.sources == "all" else self.sources
-        return [name for name in tasks if name in chosen and name != task]
+        """The sources of one task's cell among the suite's `tasks`, by name: the order they are asked for in must not
+        change what is trained."""
+        return sorted(name for name in tasks if name != task and (self.sources == "all" or name in self.sources))
 
 
 def folders(adapters_path: str | None) -> list[Path]:

@@ -72,9 +72,11 @@ class TaskContext:
     micro_batch: int | None = None
     """Rows per forward, where gradients of a step are accumulated; None: all of a step at once."""
     sources: tuple[TaskContext, ...] = ()
-    """Other tasks trained on together with this one, in the order of the suite, each with labels of its own."""
+    """Other tasks trained on together with this one, in the order of their names, each with labels of its own."""
     position: int = 0
-    """Where this task stands among its sources in the order of the suite: every task of a set trains the same way."""
+    """Where this task stands among its sources by name: every task of a set trains the same."""
+    device: str = "cpu"
+    """Where the cell computes: `cpu` or `cuda`."""
 
     @property
     def classes(self) -> int:
@@ -101,6 +103,8 @@ class Examples:
 
     encoded: list[Any]
     labels: list[int]
+    items: list[tuple[str, int]]
+    """Task and row number: which labelled item it is, so that one read twice counts once."""
 
     @property
     def lengths(self) -> list[int]:
@@ -121,6 +125,10 @@ class ParamGroup:
     lr: float
     """Peak learning rate."""
     weight_decay: float = 0.0
+    begins: float = 0.0
+    """Share of the budget at which its schedule begins; before it the rate is zero."""
+    ends: float = 1.0
+    """Share of the budget at which it has come down to zero."""
 
 
 @dataclass
@@ -148,6 +156,8 @@ class Plan:
     """(batch, labels int64 (rows,)) -> scalar loss, mean over rows."""
     after_step: Callable[[float], None] | None = None
     """Called with the progress (0..1) between `optimizer.step()` and `zero_grad()`."""
+    finish: Callable[[], None] | None = None
+    """Called once after the last step."""
     search: Callable[[Meter], str] | None = None
     """Runs in place of the loop and gives what ended it: `converged`, or the budget axis that was spent."""
     labels_used: int | None = None
@@ -184,6 +194,9 @@ class Strategy(ABC):
     """Readouts it can use, the preferred one first."""
     base_unchanged: ClassVar[bool] = True
     """Whether the base's own weights are bit-identical afterwards."""
+    places_base: ClassVar[bool] = False
+    """Whether `prepare` itself puts the base on the cell's device: one that makes it smaller first never holds it whole
+    there."""
     keeps_all: ClassVar[bool] = True
     """Whether everything it creates is needed afterwards; not so where an encoder or pruned ranks are thrown away."""
     Options: ClassVar[type[Options]] = Options

@@ -56,10 +56,10 @@ class Cell:
         """Load, adapt, predict, save."""
         cell = self.job.cell
         with self.ledger.phase("load"):
-            base = self.prepare_base()
-            rows = rows_of(cell.task, self.job.task, self.job.located)
             strategy = registry.load(self.job.adapters_path)[cell.base_strategy]
             options = strategy.Options.model_validate(self.job.options)
+            base = self.prepare_base(strategy.places_base)
+            rows = rows_of(cell.task, self.job.task, self.job.located)
             context = self.context(rows)
             refuse_what_is_missing(strategy, base, context)
         base_parameters = count(list(base.module.parameters()))
@@ -84,12 +84,13 @@ class Cell:
         self.record_scores(scores, rows.test, plan)
         self.record_parameters(plan, base_parameters)
 
-    def prepare_base(self) -> Base:
-        """The base on the cell's device."""
+    def prepare_base(self, left_alone: bool) -> Base:
+        """The base on the cell's device, unless the strategy itself puts it there."""
         base = self.load()
         if self.job.cell.device == "cuda":
             limit_device_memory(self.job.memory_gib)
-            base.module.to("cuda")
+            if not left_alone:
+                base.module.to("cuda")
         return base
 
     def context(self, rows: TaskRows) -> TaskContext:
@@ -114,14 +115,16 @@ class Cell:
     def seen(self, name: str, task: Task, train: Rows) -> TaskContext:
         """A task and its labelled rows, read as this cell reads."""
         cell, readout = self.job.cell, cast(Literal["head", "verbalizer"], self.job.cell.readout)
-        return TaskContext(name, task, train, cell.seed, readout, cell.batch, cell.sequence, cell.micro_batch)
+        return TaskContext(
+            name, task, train, cell.seed, readout, cell.batch, cell.sequence, cell.micro_batch, device=cell.device
+        )
 
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
         self.notes += plan.notes
-        labels = len(context.train) if plan.labels_used is None else plan.labels_used
-        used = meter.used(labels, trained.ended_by, bool(plan.groups))
-        sources = sum(len(source.train) for source in context.sources)
-        self.fields["used"] = used.model_copy(update={"source_labels": sources})
+        own = sum(task == context.name for task, _ in trained.read)
+        whole = own if trained.losses else len(context.train)
+        used = meter.used(whole if plan.labels_used is None else plan.labels_used, trained.ended_by, bool(plan.groups))
+        self.fields["used"] = used.model_copy(update={"source_labels": len(trained.read) - own})
         if trained.losses:
             self.fields["training"] = Training(
                 losses=trained.losses,

@@ -20,7 +20,8 @@ from bench.measure.flops import Book, counting
 from bench.measure.phases import Ledger
 from bench.score.batch import Encoded
 from bench.strategy import Diverged, Examples, Plan
-from bench.train.loop import adapt, checked, fitting, schedule, still_improving
+from bench.train.loop import adapt, checked, fitting, still_improving
+from bench.train.optimizer import schedule
 from bench.train.order import batches
 
 
@@ -94,7 +95,10 @@ class TestMeter:
         """Seven examples in batches of three: 3, 3, 1, then none."""
         meter = Meter(Budget(train_examples=7))
         taken = []
-        plan, examples = Plan(answer=None, save=lambda f: None), Examples([Encoded([1])] * 3, [0] * 3)  # type: ignore[arg-type]
+        plan, examples = (
+            Plan(answer=None, save=lambda f: None),
+            Examples([Encoded([1])] * 3, [0] * 3, [("a", i) for i in range(3)]),
+        )  # type: ignore[arg-type]
         for rows in fitting(plan, examples, tiny.context("head", batch=3), meter):
             taken.append(len(rows))
             with meter.step((len(rows),), len(rows)):

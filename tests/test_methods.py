@@ -10,6 +10,7 @@ import torch
 from tiny import FAMILIES, STRATEGIES, drive, driven
 
 from bench.models.parts import linear_layers
+from bench.strategy import Unsupported
 
 AXES = {"train_examples": 40, "train_tokens": 2500, "train_flops": 3e8, "train_seconds": 1.0}
 
@@ -52,6 +53,90 @@ def test_qlora_holds_its_base_in_four_bits(family: str) -> None:
         assert scales.element_size() == 1, "the scales are quantised too (double quantisation)"
     share = 0.8 if family == "tiny-t5" else 1.0  # transformers keeps T5's `wo` whole: in 16 bits it overflows
     assert sum(m.weight.quant_state.shape.numel() for m in held) == share * sum(sizes.values())
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.2, 0.5], [0.4, 0.9, 0.6, 0.95]])
+def test_adalora_reaches_its_final_ranks_however_the_budget_ends(shares: list[float]) -> None:
+    """In one step, before its last part, and with a progress that falls back because it was an estimate."""
+    done = drive("adalora", "tiny-llama", "verbalizer", more={"init_r": 6, "target_r": 3}, train_examples=4)
+    strategy = STRATEGIES["adalora"]
+    plan = strategy.prepare(tiny.base("tiny-llama"), done.context, strategy.Options(init_r=6, target_r=3))
+    assert plan.examples and plan.collate and plan.loss and plan.after_step and plan.finish
+    examples = plan.examples()
+    batch, labels = plan.collate(examples.encoded[:4]), torch.tensor(examples.labels[:4])
+    for share in shares:
+        plan.loss(batch, labels).backward()
+        with torch.no_grad():
+            for p in plan.groups[0].params:
+                p -= 0.05 * p.grad  # type: ignore[operator]
+        plan.after_step(share)
+        for p in plan.groups[0].params:
+            p.grad = None
+    plan.finish()
+    left = ranks(plan.module)
+    assert 2 * len(left) <= sum(left) <= 3 * len(left)
+
+
+def test_qlora_counts_the_flops_of_its_base() -> None:
+    """A 4-bit product costs what the whole one does: training FLOPs within 1% of LoRA's with the same factors."""
+    counted = {
+        n: sum(s.flops for s in drive(n, "tiny-llama", "verbalizer", more={"r": 4}).meter.steps)
+        for n in ("lora", "qlora")
+    }
+    assert counted["qlora"] == pytest.approx(counted["lora"], rel=0.01)
+
+
+def test_fusion_says_when_its_attention_never_trained() -> None:
+    """A budget that ends in the first stage leaves an attention as it was made."""
+    done = drive("adapter_fusion", "tiny-llama", "verbalizer", train_examples=1)
+    assert done.plan is not None and any("took no step" in note for note in done.plan.notes)
+    whole = driven("adapter_fusion", "tiny-llama", "verbalizer")
+    assert whole.plan is not None and not any("took no step" in note for note in whole.plan.notes)
+
+
+def test_attention_only_leaves_other_norms_alone() -> None:
+    """Llama's `post_attention_layernorm` belongs to the feed-forward."""
+    plan = STRATEGIES["selective"].prepare(
+        tiny.base("tiny-llama"), tiny.context("verbalizer"), tiny.options("selective")
+    )
+    names = {id(p): n for n, p in plan.module.named_parameters()}  # type: ignore[union-attr]
+    chosen = {names[id(p)].split(".")[-2] for p in plan.groups[0].params}
+    assert chosen == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_the_last_blocks_of_an_encoder_decoder_are_the_decoders() -> None:
+    """They stand at the top of what answers."""
+    options = tiny.options("selective", parameters=["*"], last_blocks=1)
+    plan = STRATEGIES["selective"].prepare(tiny.base("tiny-t5"), tiny.context("verbalizer"), options)
+    names = {id(p): n for n, p in plan.module.named_parameters()}  # type: ignore[union-attr]
+    assert {names[id(p)].split(".block.")[0] for p in plan.groups[0].params} == {"decoder"}
+
+
+def test_a_glob_that_matches_nothing_is_named() -> None:
+    """Also where another one does."""
+    options = tiny.options("selective", parameters=["*q_proj*", "*qq_proj*"])
+    with pytest.raises(Unsupported, match=r"no parameter matches \*qq_proj\*"):
+        STRATEGIES["selective"].prepare(tiny.base("tiny-llama"), tiny.context("verbalizer"), options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("ADALORA", "adalora"), ("POLY", "sources"), ("PROMPT_TUNING", "prompt_tuning")]
+)
+def test_a_type_a_configuration_cannot_drive_names_its_own_strategy(kind: str, word: str) -> None:
+    """It would end in PEFT's own exception, or overshoot the budget."""
+    refused = drive("peft", "tiny-llama", "verbalizer", more={"peft_type": kind}).refused
+    assert refused and word in refused
+
+
+@pytest.mark.parametrize("kind", ["LN_TUNING", "OFT", "VERA", "IA3"])
+def test_a_peft_type_trains_its_own_layers(kind: str) -> None:
+    """PEFT's default layers of the type where it has some (norms for LN_TUNING), every linear layer where it has none."""
+    done = drive("peft", "tiny-llama", "verbalizer", more={"peft_type": kind})
+    assert done.refused is None and done.plan is not None and done.plan.module is not None
+    names = [
+        n for n, p in done.plan.module.named_parameters() if any(p is q for g in done.plan.groups for q in g.params)
+    ]
+    assert names and all("norm" in n for n in names) == (kind == "LN_TUNING")
 
 
 def test_fusion_trains_adapters_first_and_then_only_the_attention() -> None:

@@ -132,3 +132,23 @@ def test_a_missing_pad_token_is_stood_in_for(copy: Path) -> None:
     (copy / "tokenizer_config.json").write_text(json.dumps(bare))
     with pytest.raises(UserFault, match="no pad, eos or unk token"):
         _load(copy)
+
+
+def test_a_sentence_encoder_loses_its_pooler(tmp_path: Path) -> None:
+    """Nothing reads through it: it would be counted as trained, get no gradient, and break AdaLoRA's importance."""
+    import tiny
+    import torch
+    from transformers import BertModel
+
+    masked = tiny.base("tiny-bert")
+    folder = tmp_path / "encoder"
+    torch.manual_seed(0)
+    BertModel(masked.module.config).save_pretrained(folder)
+    masked.tokenizer.save_pretrained(folder)
+    base = _load(folder)
+    assert base.kind == "encoder" and not [n for n, _ in base.module.named_parameters() if "pooler" in n]
+    for name in ("adalora", "lora", "full"):
+        base, context = _load(folder), tiny.context("head")
+        plan = tiny.STRATEGIES[name].prepare(base, context, tiny.options(name))
+        trained = tiny.adapt(plan, context, tiny.Meter(tiny.Budget(labels=12, train_examples=8)))
+        assert len(trained.losses) == 2

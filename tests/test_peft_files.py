@@ -10,7 +10,7 @@ import pytest
 import tiny
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import FAMILIES, STRATEGIES, driven
+from tiny import FAMILIES, STRATEGIES, drive, driven
 
 from bench.budget import Meter
 from bench.models.base import Base
@@ -21,14 +21,21 @@ from bench.score.readers import HeadReader, make_reader
 OURS = sorted(
     n for n in STRATEGIES if n in ("lora", "adalora", "ia3", "peft", "p_tuning", "prefix_tuning", "prompt_tuning")
 )
-MERGED = ("lora", "adalora", "ia3")
+MERGED: list[tuple[str, dict[str, Any]]] = [
+    ("lora", {}),
+    ("lora", {"use_dora": True}),
+    ("lora", {"use_rslora": True}),
+    ("lora", {"init_lora_weights": "gaussian"}),
+    ("adalora", {}),
+    ("ia3", {}),
+]
 CELLS = [(n, f, r) for n in OURS for f in FAMILIES for r in STRATEGIES[n].readouts]
 every_cell = pytest.mark.parametrize(("name", "family", "readout"), CELLS, ids=["-".join(c) for c in CELLS])
 
 
-def kept(name: str, family: str, readout: str, folder: Path) -> tiny.Driven:
+def kept(name: str, family: str, readout: str, folder: Path, **more: Any) -> tiny.Driven:
     """A finished cell whose files lie in `folder`."""
-    done = driven(name, family, readout)
+    done = drive(name, family, readout, more=more) if more else driven(name, family, readout)
     if done.refused is not None:
         pytest.skip(f"unsupported, as it says: {done.refused}")
     assert done.plan is not None
@@ -69,11 +76,11 @@ def test_switched_off_it_is_the_base(name: str, family: str, readout: str, tmp_p
     assert np.array_equal(off, base)
 
 
-@pytest.mark.parametrize("name", MERGED)
+@pytest.mark.parametrize(("name", "more"), MERGED, ids=["-".join([n, *map(str, m)]) for n, m in MERGED])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_merged_it_answers_the_same(name: str, family: str, tmp_path: Path) -> None:
+def test_merged_it_answers_the_same(name: str, more: dict[str, Any], family: str, tmp_path: Path) -> None:
     """Factors and vectors multiplied into the base: equal to 1e-5 in fp32, and no PEFT layer is left."""
-    done = kept(name, family, STRATEGIES[name].readouts[0], tmp_path)
+    done = kept(name, family, STRATEGIES[name].readouts[0], tmp_path, **more)
 
     def merge(target: Any) -> Any:
         module = PeftModel.from_pretrained(target, str(tmp_path)).merge_and_unload()

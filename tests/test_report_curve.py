@@ -61,6 +61,19 @@ def test_a_dip_later_takes_the_claim_back(tmp_path: Path) -> None:
     )
 
 
+def test_a_count_without_a_score_is_named(tmp_path: Path) -> None:
+    """ "From 32 labels on" must not hide that 128 ended without a score."""
+    cells = views(tmp_path, {"few_shot": {8: 0.70}, "lora": {32: 0.80, 128: 0.9, 512: 0.91}})
+    cells = [
+        CellView(c.info, c.folder, "timeout", "words", None) if c.info.budget["labels"] == 128 else c for c in cells
+    ]
+    [curve] = curves(cells)
+    assert any(
+        "lora is above it from 32 labels on (the smallest count with a score) (not measured at 128)" in s
+        for s in curve.sentences
+    )
+
+
 def test_counts_beyond_the_data_are_no_points(tmp_path: Path) -> None:
     """Where only 100 rows exist, a budget of 128 labels read 100."""
     [curve] = curves(views(tmp_path, SCORES, rows=100))
@@ -75,11 +88,15 @@ def test_random_labels_are_a_control_and_never_the_best_of_prompting(tmp_path: P
     for cell in cells:
         update: dict[str, Any] = {"options": {"demonstration_labels": "random"}, "family": "prompting"}
         control = cell.info.strategy == "frozen"
+        if control:
+            update["base_strategy"] = "few_shot"
         marked.append(
             CellView(cell.info.model_copy(update=update if control else {}), cell.folder, "ok", None, cell.result)
         )
     more = views(tmp_path / "more", {"few_shot": {32: 0.71}})
-    [curve] = curves([*marked, *more])
+    gold = {"options": {"demonstration_labels": "gold"}}
+    plain = [CellView(c.info.model_copy(update=gold), c.folder, "ok", None, c.result) for c in [marked[0], *more]]
+    [curve] = curves([*plain, *marked[1:]])
     said = " ".join(curve.sentences)
     assert "prompting reached is 0.710" in said
     assert "Random labels in the demonstrations (frozen for few_shot): 0.900 for 0.700 with 8." in said

@@ -68,6 +68,12 @@ def test_ia3_on_gpt2() -> None:
     assert trained(plan) == 12 * (3 * 768 + 3072)
 
 
+def test_ia3_on_bert() -> None:
+    """Liu et al. 2022: keys, values and the inner layer; the end of attention, which has a like name, is left alone."""
+    for model in ("bert-base", "roberta-base"):
+        assert trained(prepared("ia3", model, "head")) == 12 * (2 * 768 + 3072)
+
+
 def test_ia3_on_t5() -> None:
     """Liu et al. 2022: d_k + d_v an attention and d_ff a feed-forward; a decoder block has two attentions."""
     base = at_true_size("t5-base")

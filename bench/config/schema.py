@@ -162,7 +162,7 @@ class Budget(Frozen):
     train_tokens: int | None = Field(None, ge=1, description="real (non-padding) tokens forwarded in training")
     train_flops: float | None = Field(None, gt=0, description="floating-point operations in training")
     train_seconds: float | None = Field(None, gt=0, description="seconds of optimizer steps")
-    epochs: int | None = Field(None, ge=1, description="passes over the labels: train_examples of labels x epochs")
+    epochs: int | None = Field(None, ge=1, description="training examples as a multiple of the label budget")
     curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
     memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
 

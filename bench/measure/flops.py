@@ -6,6 +6,8 @@ missing there and gets the same formula (verified against the unfused kernel in 
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,13 +26,25 @@ def cpu_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any,
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
+def product_4bit(a: Any, packed: Any, shape: Any, *_: Any, **__: Any) -> int:
+    """bitsandbytes' product of `a` (..., inputs) with 4-bit weights of `shape` (outputs, inputs), as of whole weights.
+
+    Unpacking is no product and is not counted.
+    """
+    return 2 * math.prod(a) * int(shape[0])
+
+
 def formulas() -> dict[Any, Callable[..., int]]:
     """Formulas for the operators torch's counter does not know."""
     aten = torch.ops.aten
-    return {
+    found: dict[Any, Callable[..., int]] = {
         aten._scaled_dot_product_flash_attention_for_cpu: cpu_attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: cpu_attention_backward,
     }
+    if "bitsandbytes" in sys.modules:  # it defines them when it is imported
+        names = ("gemm_4bit", "gemv_4bit")
+        found |= {getattr(torch.ops.bitsandbytes, n): product_4bit for n in names if hasattr(torch.ops.bitsandbytes, n)}
+    return found
 
 
 class Book:

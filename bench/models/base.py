@@ -157,6 +157,8 @@ def _base(ref: ModelRef, folder: Path | None, module: Any, kind: Kind) -> Base:
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id  # else a batch of several rows has no last real token
     length = _max_length(config, tokenizer)
+    if kind == "encoder" and isinstance(getattr(module, "pooler", None), nn.Module):
+        module.pooler = None  # no readout of ours goes through it, so it would be counted as trained and never train
     return Base(ref.spec, module.eval(), tokenizer, kind, length, config.hidden_size, folder, ref.note)
 
 

@@ -34,10 +34,11 @@ def output_head(base: Base) -> nn.Module:
     return head
 
 
-def blocks(module: nn.Module) -> nn.ModuleList:
-    """The stack of transformer blocks: the longest module list (of a T5 model, its encoder's, which comes first)."""
+def blocks(module: nn.Module, last: bool = False) -> nn.ModuleList:
+    """The stack of transformer blocks: the longest module list. Of a T5 model with both its stacks the encoder's, which
+    comes first, or the decoder's with `last`."""
     stacks = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
-    return max(stacks, key=len)
+    return max(reversed(stacks) if last else stacks, key=len)
 
 
 def final_norm(module: nn.Module) -> nn.Module | None:

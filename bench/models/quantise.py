@@ -18,8 +18,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def to_4bit(module: nn.Module, quant_type: str, double_quant: bool, compute: torch.dtype) -> list[str]:
-    """Replace every linear layer inside the blocks by a frozen 4-bit one on the same device; their names.
+def to_4bit(
+    module: nn.Module, quant_type: str, double_quant: bool, compute: torch.dtype, device: torch.device
+) -> list[str]:
+    """Replace every linear layer inside the blocks by a frozen 4-bit one on `device`; their names.
+
+    One layer at a time, so that a card never holds more than one of them whole.
 
     Blocks of 64 weights share a scale; with `double_quant` the scales are quantised to 8 bits in turn (Dettmers et al.
     2023, section 3). Embeddings, norms, the LM head and what the family keeps in fp32 stay as they are.
@@ -33,11 +37,14 @@ def to_4bit(module: nn.Module, quant_type: str, double_quant: bool, compute: tor
     layers = {name: layer for name, layer in linear_layers(module).items() if name.split(".")[-1] not in whole}
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, quantised(bnb, layer, quant_type, double_quant, compute))
+        new = quantised(bnb, layer, quant_type, double_quant, compute, device)
+        setattr(module.get_submodule(parent), leaf, new)
     return list(layers)
 
 
-def quantised(bnb: Any, layer: Any, quant_type: str, double_quant: bool, compute: torch.dtype) -> nn.Module:
+def quantised(
+    bnb: Any, layer: Any, quant_type: str, double_quant: bool, compute: torch.dtype, device: torch.device
+) -> nn.Module:
     """One layer's 4-bit twin; the layer itself is not touched. GPT-2's `Conv1D` is stored transposed."""
     weight = layer.weight.detach()
     weight = weight if isinstance(layer, nn.Linear) else weight.T
@@ -48,5 +55,5 @@ def quantised(bnb: Any, layer: Any, quant_type: str, double_quant: bool, compute
     new.support_avx512bf16_for_cpu = False  # else scoring on a CPU would repack the weights, for some widths only
     if layer.bias is not None:
         new.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-    result: nn.Module = new.to(weight.device)  # this quantises
+    result: nn.Module = new.to(device)  # this quantises
     return result.train(layer.training)

@@ -120,6 +120,8 @@ def _caveat(board: Board, best: Row, on_mean: list[Pair]) -> str:
         and mine[row.strategy].difference > 0
     ]
     others = [row for row in board.ranked if row is not best]
+    if len(board.rows) == 1:
+        return "It is the only strategy with this readout, so it is compared with nothing."
     if not others:
         return "No other strategy finished every task, so it is compared with nothing."
     waiting = [row.strategy for row in board.rows if row.rank is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -22,6 +23,8 @@ class Line:
     readout: str
     control: bool
     """Whether its demonstrations show random labels."""
+    method: str
+    """Strategy file and options apart from whose labels are shown: a control has that of what it controls."""
     points: dict[int, TaskScore]
 
     @property
@@ -81,7 +84,9 @@ def _curve(model: str, task: str, counts: list[int], cells: list[CellView]) -> L
         points = {n: task_score(group) for n in counts if (group := [c for c in own if labels_of(c) == n])}
         info = own[0].info
         control = info.options.get("demonstration_labels") == "random"
-        lines.append(Line(strategy, info.family, info.readout, control, points))
+        others = {k: v for k, v in info.options.items() if k != "demonstration_labels"}
+        method = json.dumps([info.base_strategy, others], sort_keys=True, default=str)
+        lines.append(Line(strategy, info.family, info.readout, control, method, points))
     chances = [s.chance for line in lines for s in line.points.values() if s.chance is not None]
     curve = LabelCurve(model, task, cells[0].info.metric, counts, lines, max(chances, default=None))
     curve.sentences.extend(sentences(curve))
@@ -131,15 +136,17 @@ def _passing(line: Line, best: TaskScore) -> str:
     apart = first.low is not None and best.high is not None and first.low > best.high
     doubt = "; the intervals do not overlap" if apart else "; the intervals overlap"
     tried = " (the smallest count with a score)" if min(above) == min(points) else ""
+    missing = [str(n) for n in line.points if n > min(above) and n not in points]
+    but = f" (not measured at {show.listed(missing)})" if missing else ""
     return (
-        f"{line.strategy} is above it from {min(above)} labels on{tried}: {show.score(first.value)} "
+        f"{line.strategy} is above it from {min(above)} labels on{tried}{but}: {show.score(first.value)} "
         f"{show.interval(first.low, first.high)}{doubt}."
     )
 
 
 def _control(curve: LabelCurve, line: Line) -> str:
     """Demonstrations with random labels beside those with their own."""
-    gold = next((o for o in curve.lines if o.family == PROMPTING and not o.control and len(o.points) > 1), None)
+    gold = next((o for o in curve.lines if not o.control and o.method == line.method), None)
     both = [n for n in line.complete if gold is not None and n in gold.complete]
     if gold is None or not both:
         return ""

@@ -18,7 +18,7 @@ from bench.strategy import Answerer, Diverged
 TOKENS_A_BATCH = 1024
 """Padded tokens of a scoring batch: enough to fill the cores, small beside the weights."""
 CACHED_TOKENS_A_BATCH = 16 * 1024
-"""Tokens of a scoring batch with those whose keys and values every row holds a copy of: 0.7 GiB for the default model."""
+"""Tokens of a scoring batch with those whose keys and values every row copies: 0.7 GiB for the default model."""
 
 
 def length_sorted(encoded: Sequence[Encoded], overhead: int = 0, cached: int = 0) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ strategies need not know which it is.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol
@@ -67,6 +68,8 @@ class VerbalizerReader:
             raise Unsupported(f"the verbalizer readout continues text, and this model {what}: use readout=head")
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
         self.truncated = 0
+        self.reserved = 0
+        """Tokens of every row kept free for what comes between prompt and word."""
         self.device = next(base.module.parameters()).device
         tokenizer = base.tokenizer
         spoken = words(self.template, context.task.labels)
@@ -91,7 +94,7 @@ class VerbalizerReader:
         """Add special tokens and cut to `sequence` from the front, counting what was cut."""
         longest_word = 0 if self.base.kind == "seq2seq" else max(map(len, self.words))
         room = min(self.sequence, (self.base.max_length or self.sequence) - longest_word)
-        room -= len(self.bos) + len(self.eos)
+        room -= len(self.bos) + len(self.eos) + self.reserved
         if len(ids) > room:
             self.truncated += 1
             ids = ids[len(ids) - room :]
@@ -166,10 +169,7 @@ class HeadReader(nn.Module):
         self.truncated = 0
         self.device = next(base.module.parameters()).device
         self.how = pooling(base)
-        self.head = nn.Linear(base.width, context.classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-        self.head.to(self.device)
+        self.head = fresh_head(base.width, context).to(self.device)
 
     def target(self) -> nn.Module:
         """What a strategy wraps and trains under this readout."""
@@ -205,6 +205,17 @@ class HeadReader(nn.Module):
         """Float32 logits (items, labels)."""
         out: torch.Tensor = self.head(self.features(module, batch).to(self.head.weight.dtype)).float()
         return out
+
+
+def fresh_head(width: int, context: TaskContext) -> nn.Linear:
+    """A linear layer whose start depends on seed and task only, so that the heads of several tasks are the same in
+    whatever order they are made, and the method's own random numbers do not depend on them."""
+    head = nn.utils.skip_init(nn.Linear, width, context.classes)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{context.seed} {context.name}".encode()))
+    nn.init.normal_(head.weight, std=0.02, generator=generator)
+    nn.init.zeros_(head.bias)
+    assert isinstance(head, nn.Linear)
+    return head
 
 
 def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadReader:

@@ -19,7 +19,8 @@ class TriggerReader:
     def __init__(self, inner: VerbalizerReader, triggers: list[int], label_tokens: list[list[int]]) -> None:
         self.inner, self.triggers, self.label_tokens = inner, triggers, label_tokens
         inner.single = True  # one position is read, whatever the template's own words are
-        inner.sequence -= len(triggers)
+        inner.words = [word[:1] for word in inner.words]
+        inner.reserved = len(triggers)
 
     @property
     def truncated(self) -> int:

@@ -12,12 +12,9 @@ import torch
 
 from bench.budget import Meter
 from bench.strategy import Diverged, Examples, Plan, TaskContext, Unsupported
+from bench.train.optimizer import Optimizer
 from bench.train.order import batches
 
-WARM_UP = 0.06
-"""Share of the budget over which the learning rate rises linearly; it falls linearly to zero after (LoRA, 4.1)."""
-CLIP = 1.0
-"""Gradient norm above which gradients are scaled down."""
 NO_GRADIENT = (
     "no gradient reaches what it trains: in the first step every one was zero, so nothing would be learned; "
     "choose other parameters or another strategy"
@@ -31,13 +28,8 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     ended_by: str | None = None
     learning_rate: float | None = None
-
-
-def schedule(progress: float) -> float:
-    """Factor on the learning rate at this share of the budget: linear warm-up, then linear decay to zero."""
-    if progress < WARM_UP:
-        return progress / WARM_UP
-    return max(0.0, (1.0 - progress) / (1.0 - WARM_UP))
+    read: set[tuple[str, int]] = field(default_factory=set)
+    """Labelled items trained on: task and row number."""
 
 
 def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
@@ -49,25 +41,11 @@ def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     return train(plan, context, meter)
 
 
-def optimizer_of(plan: Plan) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the plan's groups, each remembering its peak rate.
-
-    A paged one's state moves to the host when the card is full (Dettmers et al. 2023, section 3).
-    """
-    groups = [{"params": g.params, "lr": g.lr, "peak": g.lr, "weight_decay": g.weight_decay} for g in plan.groups]
-    if plan.paged:
-        from bitsandbytes.optim import PagedAdamW32bit
-
-        paged: torch.optim.Optimizer = PagedAdamW32bit(groups)
-        return paged
-    return torch.optim.AdamW(groups)
-
-
 def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Optimizer steps until the meter says the budget is spent. Raises `Diverged` on a loss that is not finite."""
     assert plan.examples and plan.module is not None and meter.budget is not None
     examples = plan.examples()
-    optimizer = optimizer_of(plan)
+    optimizer = Optimizer(plan)
     done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
     plan.module.train()
     for rows in fitting(plan, examples, context, meter):
@@ -76,17 +54,17 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
         if not meter.affords(cost):
             break
         middle = meter.share(meter.spent() + cost / 2)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(middle)
         with meter.accumulating(len(rows)) as passed:
             done.losses.append(accumulate(plan, passes, len(rows), passed, len(done.losses)))
-            norm = torch.nn.utils.clip_grad_norm_([p for g in plan.groups for p in g.params], CLIP)
-            if len(done.losses) == 1 and float(norm) == 0.0:
+            if len(done.losses) == 1 and not any(p.grad is not None and p.grad.any() for p in plan.groups[0].params):
                 raise Unsupported(NO_GRADIENT)
-            optimizer.step()
+            optimizer.step(middle)
             if plan.after_step is not None:
                 plan.after_step(meter.share(meter.spent() + cost))
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
+        done.read.update(examples.items[i] for i in rows)
+    if plan.finish is not None:
+        plan.finish()
     plan.module.eval()
     return done
 
@@ -120,6 +98,8 @@ def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., 
     for one in passes:
         with passed(one.batch.shape):
             loss = plan.loss(one.batch, one.labels) * (len(one.labels) / rows)
+            if not loss.requires_grad:
+                raise Unsupported(NO_GRADIENT)
             total += checked(loss.item(), step)
             loss.backward()
     return total

@@ -85,7 +85,6 @@ def gradient_plan(
     stored: Stored,
     *,
     weight_decay: float = 0.0,
-    regulariser: Callable[[], torch.Tensor] | None = None,
     created: int = 0,
     taught: Taught | None = None,
 ) -> Plan:
@@ -105,13 +104,12 @@ def gradient_plan(
         created += count(list(reader.head.parameters()))
 
     taught = taught or Taught.of(base, context, reader)
-    for other in taught.readers:
-        if isinstance(other, HeadReader) and other is not reader:
-            groups.append(ParamGroup(list(other.head.parameters()), max(lr, HEAD_LR)))
+    heads = taught.other_heads(reader)
+    if heads:
+        groups.append(ParamGroup(heads, max(lr, HEAD_LR)))
 
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        value = nn.functional.cross_entropy(taught.readers[batch.group].scores(module, batch), labels)
-        return value if regulariser is None else value + regulariser()
+        return nn.functional.cross_entropy(taught.readers[batch.group].scores(module, batch), labels)
 
     kept = together(stored, head_of(reader))
     return Plan(
@@ -124,14 +122,14 @@ def gradient_plan(
         mixed=len(context.sources),
         collate=taught.collate,
         loss=loss,
-        created=created,
+        created=created + count(heads),
         seen=[watched(base, reader)],
     )
 
 
 @dataclass(frozen=True)
 class Taught:
-    """The tasks a plan trains on: one, or several in the order of the suite, each read by a reader of its own."""
+    """The tasks a plan trains on: one, or several in the order of their names, each read by a reader of its own."""
 
     contexts: list[TaskContext]
     readers: list[Reader]
@@ -148,10 +146,17 @@ class Taught:
         """All rows, grouped by task."""
         encoded: list[Encoded] = []
         labels: list[int] = []
+        items: list[tuple[str, int]] = []
         for group, (context, reader) in enumerate(zip(self.contexts, self.readers, strict=True)):
             encoded += [replace(e, group=group) for e in reader.encode(context.train.fields)]
             labels += context.train.labels
-        return Examples(encoded, labels)
+            items += [(context.name, row) for row in context.train.index]
+        return Examples(encoded, labels, items)
+
+    def other_heads(self, own: Reader) -> list[nn.Parameter]:
+        """Parameters of the fresh heads that only other tasks use."""
+        others = {id(r): r for r in self.readers if isinstance(r, HeadReader) and r is not own}
+        return [p for reader in others.values() if isinstance(reader, HeadReader) for p in reader.head.parameters()]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """One batch of one task."""
@@ -191,12 +196,29 @@ def watched(base: Base, reader: Reader) -> nn.Module:
     return target_of(base, reader)
 
 
-def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **options: Any) -> Plan:
+def wrapped(target: nn.Module, config: Any, everywhere: str | None) -> Any:
+    """PEFT's model around `target`. Where PEFT knows no default layers for the family and `everywhere` names the key
+    that lists them, every linear layer. Raises `Unsupported` in PEFT's own words where it cannot wrap this model."""
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(target, config)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        words = " ".join(str(error).split())[:300]
+        if everywhere is not None and "specify" in words and everywhere in words:
+            setattr(config, everywhere, "all-linear")
+            return wrapped(target, config, None)
+        raise Unsupported(f"PEFT cannot wrap this model so: {words}; use lora, or other target_modules") from error
+
+
+def peft_plan(
+    base: Base, context: TaskContext, config: Any, lr: float, everywhere: str | None = None, **options: Any
+) -> Plan:
     """Wrap with any PEFT configuration and train what PEFT made trainable. `config.task_type` is set here.
 
-    Raises `Unsupported` in PEFT's own words where it cannot wrap this model.
+    Raises `Unsupported` as `wrapped` does.
     """
-    from peft import PeftModel, TaskType, get_peft_model
+    from peft import PeftModel, TaskType
 
     reader = make_reader(base, context)
     freeze(base.module)
@@ -205,11 +227,7 @@ def peft_plan(base: Base, context: TaskContext, config: Any, lr: float, **option
     kinds = {"causal": TaskType.CAUSAL_LM, "seq2seq": TaskType.SEQ_2_SEQ_LM}
     plain = TaskType.FEATURE_EXTRACTION  # a masked model's forward needs nothing of its own
     config.task_type = plain if isinstance(reader, HeadReader) else kinds.get(base.kind, plain)
-    try:
-        module = get_peft_model(target, config)
-    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise Unsupported(f"PEFT cannot wrap this model so: {words}; use lora, or other target_modules") from error
+    module = wrapped(target, config, everywhere)
     module.peft_config["default"].base_model_name_or_path = base.spec
     parameters = [p for p in module.parameters() if p.requires_grad]
     created = count([p for p in module.parameters() if id(p) not in before])

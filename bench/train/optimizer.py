@@ -1,0 +1,72 @@
+"""The optimizer of every plan: AdamW on a schedule over the budget, with whole copies of half-precision weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.strategy import Plan
+
+WARM_UP = 0.06
+"""Share of the budget over which the learning rate rises linearly; it falls linearly to zero after (LoRA, 4.1)."""
+CLIP = 1.0
+"""Gradient norm above which gradients are scaled down."""
+
+
+def schedule(progress: float, begins: float = 0.0, ends: float = 1.0) -> float:
+    """Factor on the learning rate at this share of the budget: linear warm-up, then linear decay to zero.
+
+    Over the part from `begins` to `ends`; zero outside of it.
+    """
+    progress = (progress - begins) / (ends - begins)
+    if progress < 0:
+        return 0.0
+    if progress < WARM_UP:
+        return progress / WARM_UP
+    return max(0.0, (1.0 - progress) / (1.0 - WARM_UP))
+
+
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) over a plan's groups, each at its own peak rate.
+
+    A weight in 16 bits is updated in a 32-bit copy and rounded back: next to 1.0 bf16 has steps of 0.004 to 0.008, so
+    that updates at usual rates would vanish (Micikevicius et al. 2018, section 3.1). A paged one's state moves to the
+    host when the card is full (Dettmers et al. 2023, section 3).
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.params = [p for g in plan.groups for p in g.params]
+        self.whole = {id(p): p.detach().float() for p in self.params if p.dtype in (torch.bfloat16, torch.float16)}
+        for copy in self.whole.values():
+            copy.requires_grad_(True)
+        self.spans = [(g.lr, g.begins, g.ends) for g in plan.groups]
+        groups = [
+            {"params": [self.whole.get(id(p), p) for p in g.params], "lr": g.lr, "weight_decay": g.weight_decay}
+            for g in plan.groups
+        ]
+        if plan.paged:
+            from bitsandbytes.optim import PagedAdamW32bit
+
+            self.inner: torch.optim.Optimizer = PagedAdamW32bit(groups)
+        else:
+            self.inner = torch.optim.AdamW(groups)
+
+    def step(self, progress: float) -> None:
+        """One update at the rates of this share of the budget, gradients clipped together."""
+        for group, (lr, begins, ends) in zip(self.inner.param_groups, self.spans, strict=True):
+            group["lr"] = lr * schedule(progress, begins, ends)
+        nn.utils.clip_grad_norm_(self.params, CLIP)
+        for parameter in self.params:
+            if (copy := self.whole.get(id(parameter))) is not None:
+                copy.grad = None if parameter.grad is None else parameter.grad.float()
+        self.inner.step()
+        with torch.no_grad():
+            for parameter in self.params:
+                if (copy := self.whole.get(id(parameter))) is not None:
+                    parameter.copy_(copy)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of weights and copies."""
+        for parameter in self.params:
+            parameter.grad = None
+        self.inner.zero_grad(set_to_none=True)
