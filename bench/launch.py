@@ -27,7 +27,8 @@ from bench.measure.environment import environment
 from bench.models.catalog import parse
 from bench.plan import Job
 from bench.process import UNWRITABLE
-from bench.records import DataInfo, Outcome, Result, Status, read_result, write_record
+from bench.records import DataInfo, Outcome, Result, Status
+from bench.store import read_result, write_record
 
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""

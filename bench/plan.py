@@ -17,8 +17,9 @@ from bench.errors import UserFault, unknown
 from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
-from bench.records import CellInfo, Predicted, Record, Result, Status, read_result
+from bench.records import CellInfo, Predicted, Record, Result, Status
 from bench.registry import Variant
+from bench.store import read_result
 from bench.strategy import Strategy
 
 NO_PREDICTION = "memory and FLOPs are not predicted by this version"

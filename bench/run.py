@@ -19,7 +19,8 @@ from bench.launch import Launcher, set_aside
 from bench.measure.environment import machine
 from bench.models.cache import ensure
 from bench.plan import Job, Planned
-from bench.records import PlanFile, Result, Status, read_result, write_record
+from bench.records import PlanFile, Result, Status
+from bench.store import read_result, write_record
 
 Say = Callable[[str], None]
 

@@ -25,8 +25,9 @@ from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
-from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training, write_atomically, write_record
+from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training
 from bench.stats.metrics import score
+from bench.store import write_atomically, write_record
 from bench.strategy import Diverged, Plan, Strategy, TaskContext, Unsupported
 from bench.train.loop import Trained, adapt, still_improving
 

@@ -15,8 +15,9 @@ import psutil
 from rich.console import Console
 
 from bench.config import load
-from bench.records import Result, read_plan, read_result
+from bench.records import Result
 from bench.run import execute
+from bench.store import read_plan, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,20 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.records import (
-    CellInfo,
-    DataInfo,
-    Outcome,
-    Parameters,
-    Phase,
-    PlanFile,
-    Result,
-    Status,
-    Training,
-    Used,
-    write_record,
-)
+from bench.records import CellInfo, DataInfo, Outcome, Parameters, Phase, PlanFile, Result, Status, Training, Used
 from bench.stats.metrics import score
+from bench.store import write_record
 
 GIB = 1024**3
 TASKS: dict[str, tuple[str, int, float, str, int]] = {

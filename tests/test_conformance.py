@@ -20,7 +20,8 @@ from bench.budget import Meter
 from bench.config import load
 from bench.errors import UserFault
 from bench.plan import Job
-from bench.records import Status, read_result
+from bench.records import Status
+from bench.store import read_result
 from bench.strategy import TaskContext
 from bench.worker import run_cell
 
@@ -110,6 +111,7 @@ def test_the_label_budget_holds(name: str, family: str, readout: str) -> None:
         "micro_batch",
         "sources",
         "position",
+        "device",
     }
     test = {tuple(f.values()) for f in tiny.rows().test.fields}
     assert not test & {tuple(f.values()) for f in done.context.train.fields}

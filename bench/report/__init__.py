@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.records import write_atomically
+from bench.store import write_atomically
 
 
 def render(run_dir: Path, reports_dir: Path, code_digest: str | None = None) -> tuple[Path, Path]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bench.records import CellInfo, PlanFile, Result, Score, Status, read_plan, read_result
+from bench.records import CellInfo, PlanFile, Result, Score, Status
 from bench.report.format import finite
+from bench.store import read_plan, read_result
 
 NOT_RUN = "not_run"
 DAMAGED = "damaged"
