@@ -98,15 +98,9 @@ def gradient_plan(
         raise Unsupported("no parameter of this model would train under these options")
     for parameter in trained:
         parameter.requires_grad_(True)
-    groups = [ParamGroup(trained, lr, weight_decay)]
-    if isinstance(reader, HeadReader):
-        groups.append(ParamGroup(list(reader.head.parameters()), max(lr, HEAD_LR)))
-        created += count(list(reader.head.parameters()))
-
     taught = taught or Taught.of(base, context, reader)
-    heads = taught.other_heads(reader)
-    if heads:
-        groups.append(ParamGroup(heads, max(lr, HEAD_LR)))
+    heads = taught.heads()
+    groups = [ParamGroup(trained, lr, weight_decay), *([ParamGroup(heads, max(lr, HEAD_LR))] if heads else [])]
 
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(taught.readers[batch.group].scores(module, batch), labels)
@@ -153,10 +147,10 @@ class Taught:
             items += [(context.name, row) for row in context.train.index]
         return Examples(encoded, labels, items)
 
-    def other_heads(self, own: Reader) -> list[nn.Parameter]:
-        """Parameters of the fresh heads that only other tasks use."""
-        others = {id(r): r for r in self.readers if isinstance(r, HeadReader) and r is not own}
-        return [p for reader in others.values() if isinstance(reader, HeadReader) for p in reader.head.parameters()]
+    def heads(self) -> list[nn.Parameter]:
+        """Parameters of the fresh heads, each once, in the order of the tasks."""
+        unique = {id(r): r for r in self.readers if isinstance(r, HeadReader)}
+        return [parameter for reader in unique.values() for parameter in reader.head.parameters()]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """One batch of one task."""
