@@ -117,6 +117,7 @@ class Stack:
 
         from bench.models.bottleneck import bottleneck, places
 
+        self.number = number
         self.active: int | None = None
         self.fusions = 0
         """Forwards in which the attention trained."""
@@ -146,8 +147,7 @@ class Stack:
     @contextmanager
     def only(self, group: int) -> Iterator[None]:
         """For one forward: a group's own adapter trains; in the last group all are fused and stay as they are."""
-        number = len(next(iter(self.added.values()))["experts"])  # type: ignore[arg-type]
-        fused = group == number
+        fused = group == self.number
         for parameter in self.adapters:
             parameter.requires_grad_(not fused)
         self.active = None if fused else group

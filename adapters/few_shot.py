@@ -74,7 +74,7 @@ def mislabelled(context: TaskContext) -> Rows:
     from bench.data.rows import Rows
 
     train = context.train
-    drawn = np.random.default_rng([context.seed, 0x5EED]).integers(context.classes, size=len(train))
+    drawn = np.random.default_rng([context.seed % 2**64, 0x5EED]).integers(context.classes, size=len(train))
     return Rows(train.fields, [int(label) for label in drawn], train.index)
 
 

@@ -40,6 +40,11 @@ def test_every_epoch_reads_every_row_once(lengths: list[int], size: int, seed: i
     )
 
 
+def test_a_negative_seed_has_an_order_too() -> None:
+    """`seeds=[-1]` is a seed like any other; numpy alone would refuse it."""
+    assert sorted(next(batches([1, 2, 3], 3, -1))) == [0, 1, 2]
+
+
 def test_the_order_depends_on_the_seed_and_not_on_global_state() -> None:
     """Two seeds differ; numpy's and torch's global generators have no part in it. No rows: no batches."""
     first = list(itertools.islice(batches([5] * 40, 4, 0), 10))

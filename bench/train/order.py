@@ -19,7 +19,7 @@ def batches(lengths: Sequence[int], size: int, seed: int, groups: Sequence[int] 
     of = [0] * len(lengths) if groups is None else groups
     if not lengths:
         return
-    rng = np.random.default_rng([seed, 0x0BA7C4])
+    rng = np.random.default_rng([seed % 2**64, 0x0BA7C4])  # numpy refuses negative seeds
     while True:
         order = rng.permutation(len(lengths))
         epoch: list[list[int]] = []

@@ -25,7 +25,7 @@ Reader = VerbalizerReader | HeadReader
 
 
 def target_of(base: Base, reader: Reader) -> nn.Module:
-    """What a strategy changes: the whole model under the verbalizer, the backbone under a head."""
+    """What a strategy changes and the meter watches: the whole model, or under a head its backbone."""
     return reader.target() if isinstance(reader, HeadReader) else base.module
 
 
@@ -117,7 +117,7 @@ def gradient_plan(
         collate=taught.collate,
         loss=loss,
         created=created + count(heads),
-        seen=[watched(base, reader)],
+        seen=[target_of(base, reader)],
     )
 
 
@@ -183,11 +183,6 @@ def virtual_tokens_fit(base: Base, context: TaskContext, number: int) -> None:
             f"{number} virtual tokens and inputs of up to {context.sequence} do not fit the "
             f"model's context of {base.max_length}: lower sequence or num_virtual_tokens"
         )
-
-
-def watched(base: Base, reader: Reader) -> nn.Module:
-    """The module whose forwards the meter counts: the innermost one every forward goes through."""
-    return target_of(base, reader)
 
 
 def wrapped(target: nn.Module, config: Any, everywhere: str | None) -> Any:
