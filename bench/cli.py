@@ -88,11 +88,11 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
 def report(tokens: Tokens = None) -> None:
     """Render the pages of a run again from its stored records."""
     from bench.config import load
-    from bench.run import headline, render
+    from bench.run import render
 
     pages = render(load(tokens or []))
-    print(headline(pages[1]))
-    print(f"report: {pages[0]} and {pages[1]}")
+    print(pages.headline)
+    print(f"report: {pages.html} and {pages.markdown}")
 
 
 @app.command("list")

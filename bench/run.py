@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from bench.measure.environment import machine
 from bench.models.cache import ensure
 from bench.plan import Job, Planned
 from bench.records import PlanFile, Result, Status
+from bench.report import Rendered
+from bench.report import render as render_pages
 from bench.store import read_result, write_record
 
 Say = Callable[[str], None]
@@ -46,8 +47,8 @@ def execute(request: Request, console: Console) -> list[Result]:
             run_all(request, todo, run_dir, console)
         results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
     pages = render(request)
-    say(headline(pages[1]))
-    say(f"report: {pages[0]} and {pages[1]}")
+    say(pages.headline)
+    say(f"report: {pages.html} and {pages.markdown}")
     return results
 
 
@@ -134,10 +135,8 @@ def run_all(request: Request, todo: list[Job], run_dir: Path, console: Console) 
             launcher.stop()
 
 
-def render(request: Request) -> tuple[Path, Path]:
+def render(request: Request) -> Rendered:
     """The HTML and Markdown pages of a run."""
-    from bench.report import render as render_pages
-
     settings = request.settings
     try:
         return render_pages(
@@ -145,15 +144,6 @@ def render(request: Request) -> tuple[Path, Path]:
         )
     except OSError as error:
         raise unwritable("reports_dir", Path(settings.reports_dir), error.strerror) from None
-
-
-def headline(markdown: Path) -> str:
-    """The answer sentences of a rendered page as plain text, for the terminal."""
-    lines = [line for line in markdown.read_text(encoding="utf-8").splitlines() if line.strip()]
-    headings = (i for i, line in enumerate(lines) if line.startswith("## ") and "answer" in line.lower())
-    start = next(headings, None)
-    text = lines[start + 1] if start is not None and start + 1 < len(lines) else ""
-    return re.sub(r"\\([^\w\s])|\*\*", r"\1", text)
 
 
 def exit_code(results: list[Result]) -> int:

@@ -252,7 +252,7 @@ def test_a_board_without_scores_comes_last(tmp_path: Path) -> None:
     for info in plan["cells"]:
         info["readout"] = "head" if info["strategy"] == "frozen" else "verbalizer"
     (run / "plan.json").write_text(json.dumps(plan))
-    page, _ = render(run, tmp_path / "pages")
+    page = render(run, tmp_path / "pages").html
     answer = section(page.read_text(), "answer")
     assert answer.index("head readout") < answer.index("verbalizer readout")
 

@@ -125,7 +125,7 @@ def test_a_run_of_one_budget_has_none(tmp_path: Path) -> None:
     """The page of an ordinary run is as it was."""
     run = write_run(tmp_path, Fake(tasks=("sst2",)))
     assert curves(collect(run).cells) == []
-    html, markdown = render(run, tmp_path / "pages")
+    html, markdown, _ = render(run, tmp_path / "pages")
     assert "How many labels" not in html.read_text() and "How many labels" not in markdown.read_text()
 
 

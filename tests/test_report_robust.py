@@ -86,7 +86,7 @@ def test_missing_and_damaged_records_are_rows(tmp_path: Path) -> None:
     paths[3].write_text("[" * 100_000)
     paths[4].write_text(paths[5].read_text())
     paths[5].unlink()
-    page, text = (path.read_text() for path in render(run, tmp_path))
+    page, text = (path.read_text() for path in render(run, tmp_path)[:2])
     failed = section(page, "failures")
     assert failed.count("record damaged") == 5
     assert "not JSON" in failed and "schema_version 99" in failed and "of another cell" in failed
@@ -147,7 +147,7 @@ def test_numbers_that_are_none_or_not_finite(tmp_path: Path) -> None:
     run = write_run(tmp_path, Fake(tasks=("sst2",), edit=edit))
     path = next(run.glob("*lora*/result.json"))
     path.write_text(re.sub(r'"value": [0-9.]+', '"value": NaN', path.read_text()))
-    page, text = (path.read_text() for path in render(run, tmp_path))
+    page, text = (path.read_text() for path in render(run, tmp_path)[:2])
     assert "not measured" in section(page, "leaderboard") and "interval not measured" in text
     assert "nan" not in words(page).lower().split() and "None" not in words(page).replace("None.", "")
 
@@ -280,6 +280,6 @@ def test_ten_thousand_cells(tmp_path: Path) -> None:
         ),
     )
     start = time.monotonic()
-    path, _ = render(run, tmp_path)
+    path = render(run, tmp_path).html
     assert time.monotonic() - start < 60
     assert "9,800 not run yet" in words(path.read_text()) or "9800 not run yet" in words(path.read_text())

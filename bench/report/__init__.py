@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.store import write_atomically
 
 
-def render(run_dir: Path, reports_dir: Path, code_digest: str | None = None) -> tuple[Path, Path]:
-    """Write `<run>.html` and `<run>.md` into `reports_dir` (made if missing) and return both paths.
+class Rendered(NamedTuple):
+    """A report on disk and its answer in one line."""
+
+    html: Path
+    markdown: Path
+    headline: str
+    """The page's first answer as plain text."""
+
+
+def render(run_dir: Path, reports_dir: Path, code_digest: str | None = None) -> Rendered:
+    """Write `<run>.html` and `<run>.md` into `reports_dir` (made if missing).
 
     `code_digest` is the digest of the code as it is now; records of other code are counted and marked (without it
     the plan's own digest is taken). Raises `UserFault` where there is no readable plan or its run has no usable name,
@@ -19,7 +29,7 @@ def render(run_dir: Path, reports_dir: Path, code_digest: str | None = None) -> 
     from bench.report.collect import collect
     from bench.report.html import to_html
     from bench.report.markdown import to_markdown
-    from bench.report.page import build
+    from bench.report.page import build, headline
 
     run = collect(run_dir, code_digest)
     name = run.plan.run
@@ -31,4 +41,4 @@ def render(run_dir: Path, reports_dir: Path, code_digest: str | None = None) -> 
     for path, text in zip(paths, (to_html(page), to_markdown(page)), strict=True):
         # a record may hold half a surrogate pair, which no file can
         write_atomically(path, text.encode("utf-8", "replace"))
-    return paths
+    return Rendered(*paths, headline(page))

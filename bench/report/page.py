@@ -101,6 +101,17 @@ def build(run: Run) -> Page:
     )
 
 
+def headline(page: Page) -> str:
+    """The page's first answer as one line of plain text; empty where there is nothing to answer from."""
+    if page.curves:
+        return show.plain(f"{page.curves[0].title}. {' '.join(page.curves[0].sentences)}")
+    if not page.sections:
+        return ""
+    first = page.sections[0]
+    title = f"{first.board.title}. " if len(page.sections) > 1 else ""
+    return show.plain(f"{title}{first.answer.use} {first.answer.caveat}")
+
+
 def _section(board: Board, conclusion: Conclusion) -> Section:
     return Section(
         board,
