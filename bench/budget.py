@@ -191,6 +191,10 @@ class Meter:
         limit = self.limit
         return limit is None or self.spent() + cost <= limit * (1 + 1e-9)
 
+    def chosen(self, batches: list[list[int]], weights: list[int]) -> list[list[int]]:
+        """Which scoring batches are run: all. A rehearsal picks by `weights`, padded tokens of each."""
+        return batches
+
     def room(self, examples: int) -> int:
         """How many of the next `examples` the axis still allows: the last batch is cut to fit an example budget."""
         if self.budget is None or self.budget.axis != "train_examples":

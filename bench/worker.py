@@ -46,6 +46,7 @@ class Cell:
 
     def __init__(self, job: Job, load: Load, tell: Tell) -> None:
         self.job, self.load, self.tell = job, load, tell
+        self.strategy = registry.load(job.adapters_path)[job.cell.base_strategy]
         self.ledger = Ledger(job.cell.device)
         self.fields: dict[str, Any] = {}
         located = job.located
@@ -57,22 +58,12 @@ class Cell:
         """Load, adapt, predict, save."""
         cell = self.job.cell
         with self.ledger.phase("load"):
-            strategy = registry.load(self.job.adapters_path)[cell.base_strategy]
-            options = strategy.Options.model_validate(self.job.options)
-            base = self.prepare_base(strategy.places_base)
-            rows = rows_of(cell.task, self.job.task, self.job.located)
-            context = self.context(rows)
-            refuse_what_is_missing(strategy, base, context)
+            base = self.prepare_base()
+            context, rows = self.opened(base)
         base_parameters = count(list(base.module.parameters()))
         meter = Meter(Budget.model_validate(cell.budget), cell.device, tick=lambda share: self.tell("adapt", share))
         with self.ledger.phase("adapt", meter):
-            plan = strategy.prepare(base, context, options)
-            if self.job.wants_sources and not context.sources:
-                raise Unsupported("it trains on other tasks too, and this run has none: choose two tasks or more")
-            if context.sources and not plan.mixed:
-                raise Unsupported(
-                    f"{strategy.name} trains on one task only: take away its sources, or use lora or full"
-                )
+            plan = self.prepared(base, context)
             meter.watch(plan.seen)
             trained = adapt(plan, context, meter)
         meter.unwatch()
@@ -85,14 +76,32 @@ class Cell:
         self.record_scores(scores, rows.test, plan)
         self.record_parameters(plan, base_parameters)
 
-    def prepare_base(self, left_alone: bool) -> Base:
+    def prepare_base(self) -> Base:
         """The base on the cell's device, unless the strategy itself puts it there."""
         base = self.load()
         if self.job.cell.device == "cuda":
             limit_device_memory(self.job.memory_gib)
-            if not left_alone:
+            if not self.strategy.places_base:
                 base.module.to("cuda")
         return base
+
+    def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:
+        """What the strategy may see, and all rows. Raises `Unsupported` where the strategy's needs are not met."""
+        rows = rows_of(self.job.cell.task, self.job.task, self.job.located)
+        context = self.context(rows)
+        refuse_what_is_missing(self.strategy, base, context)
+        return context, rows
+
+    def prepared(self, base: Base, context: TaskContext) -> Plan:
+        """The strategy's plan. Raises `Unsupported` where it cannot work here or on these tasks."""
+        plan = self.strategy.prepare(base, context, self.strategy.Options.model_validate(self.job.options))
+        if self.job.wants_sources and not context.sources:
+            raise Unsupported("it trains on other tasks too, and this run has none: choose two tasks or more")
+        if context.sources and not plan.mixed:
+            raise Unsupported(
+                f"{self.strategy.name} trains on one task only: take away its sources, or use lora or full"
+            )
+        return plan
 
     def context(self, rows: TaskRows) -> TaskContext:
         """What the strategy may see: the labels of the budget, drawn by seed, and those of its source tasks."""

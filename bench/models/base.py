@@ -66,13 +66,25 @@ def load_base(ref: ModelRef, folder: Path | None, dtype: torch.dtype, seed: int 
         return _base(ref, folder, module, kind)
 
 
-def meta_base(ref: ModelRef, folder: Path | None, dtype: torch.dtype) -> Base:
-    """As `load_base`, but every parameter is on the meta device: shapes and counts in seconds, at any size."""
+def meta_base(ref: ModelRef, folder: Path | None, dtype: torch.dtype, depth: int | None = None) -> Base:
+    """As `load_base`, but every parameter is on the meta device: shapes and counts in seconds, at any size.
+
+    With `depth` the model has so many blocks, in each stack where it has two.
+    """
     with _quiet(0), torch.device("meta"):
         config = _config(ref, folder)
+        if depth is not None:
+            config.num_hidden_layers = depth
+            if hasattr(config, "num_decoder_layers"):
+                config.num_decoder_layers = depth
         kind = kind_of(config, ref.spec)
         auto = _auto_class(kind)
         return _base(ref, folder, auto.from_config(config, dtype=dtype, **_attention(auto, config)), kind)
+
+
+def depth_of(ref: ModelRef, folder: Path | None) -> int:
+    """Blocks of the model, of one stack where it has two."""
+    return int(_config(ref, folder).num_hidden_layers)
 
 
 def kind_of(config: PretrainedConfig, label: str) -> Kind:

@@ -62,13 +62,15 @@ class Adapted:
 def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, cached: int = 0) -> np.ndarray:
     """Run `score` over length-sorted batches and put the rows back in order; `cached` tokens stand before every row."""
     rows: dict[int, np.ndarray] = {}
+    batches = list(length_sorted(encoded, cached=cached))
     with torch.inference_mode():
-        for indexes in length_sorted(encoded, cached=cached):
+        for indexes in meter.chosen(batches, [len(b) * encoded[b[-1]].length for b in batches]):
             batch, shape = collate([encoded[i] for i in indexes])
             with meter.step(shape, len(indexes)):
                 values = score(batch).double().cpu().numpy()
             rows.update(zip(indexes, values, strict=True))
-    out = np.stack([rows[i] for i in range(len(encoded))]) if encoded else np.zeros((0, 0))
+    unread = np.zeros_like(next(iter(rows.values()), np.zeros(0)))  # of a batch the meter left out
+    out = np.stack([rows.get(i, unread) for i in range(len(encoded))]) if encoded else np.zeros((0, 0))
     if not np.isfinite(out).all():
         raise Diverged("scores of test items are not finite: the adapted weights hold NaN or infinity; lower lr")
     return out

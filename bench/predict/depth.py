@@ -1,0 +1,53 @@
+"""Peaks of a deep model from two shallow ones: every stage's peak grows linearly with the number of blocks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bench.models.base import depth_of
+from bench.models.cache import ensure
+from bench.models.catalog import ModelRef, parse
+from bench.plan import Job
+from bench.predict.fakes import fake_base
+from bench.predict.live import Peak
+from bench.predict.rehearse import Rehearsal, rehearse
+
+WHOLE = 12
+"""Models of up to this many blocks are rehearsed as they are."""
+SHALLOW = (3, 6)
+"""Blocks of the two rehearsals of a deeper one."""
+
+
+def foresee(job: Job, on_card: bool, dtype: Any) -> Rehearsal:
+    """Rehearse a cell, or extrapolate from two shallow models. Raises `Unsupported` where the cell itself would."""
+    ref = parse(job.model)
+    folder = ensure(ref)
+    blocks = depth_of(ref, folder)
+    if blocks <= WHOLE or names_blocks(job.options):
+        return rehearse(job, fake_base(ref, folder, dtype), on_card)
+    low, high = (rehearse(job, fake_base(ref, folder, dtype, depth), on_card) for depth in SHALLOW)
+    return extrapolated(low, high, blocks)
+
+
+def names_blocks(options: dict[str, Any]) -> bool:
+    """Whether an option picks blocks by number, so that a shallow model would lack them."""
+    words = [w for value in options.values() for w in (value if isinstance(value, list) else [value])]
+    return any(isinstance(w, str) and re.search(r"\.[\[\d?]", w) is not None for w in words) or any(
+        isinstance(options.get(key), int) and options[key] > SHALLOW[0] for key in ("top_layers",)
+    )
+
+
+def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
+    """On the lines through both. A stage that only one of them has is kept as it is."""
+    share = (blocks - SHALLOW[0]) / (SHALLOW[1] - SHALLOW[0])
+
+    def line(a: float, b: float) -> float:
+        return a + (b - a) * share
+
+    peaks = dict(high.peaks)
+    for name in low.peaks.keys() & high.peaks.keys():
+        a, b = low.peaks[name], high.peaks[name]
+        peaks[name] = Peak(line(a.size, b.size), {kind: line(a.parts[kind], b.parts[kind]) for kind in a.parts})
+    flops = None if low.flops is None or high.flops is None else line(low.flops, high.flops)
+    return Rehearsal(peaks, flops, round(line(low.trainable, high.trainable)))

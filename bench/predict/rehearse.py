@@ -1,0 +1,199 @@
+"""Drive a cell once, with fake weights: its own strategy, the engine's own loop, its own heaviest batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from bench.budget import Meter
+from bench.config.schema import Budget
+from bench.measure.flops import Book, counting
+from bench.models.base import Base
+from bench.models.parts import count
+from bench.plan import Job
+from bench.predict.fakes import quantisation_states, stand_ins
+from bench.predict.live import UNCOUNTED, Live, Peak
+from bench.strategy import Examples, Plan, TaskContext
+from bench.train.loop import Pass, adapt, cut
+from bench.train.order import batches
+from bench.worker import Cell
+
+HEAVY = 2
+"""Scoring batches that are driven: the heaviest ones."""
+
+
+@dataclass
+class Rehearsal:
+    """What driving a cell showed."""
+
+    peaks: dict[str, Peak] = field(default_factory=dict)
+    """Stage -> peak."""
+    flops: float | None = None
+    """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
+    trainable: int = 0
+    """Parameters an optimizer changes, or a solver."""
+
+
+class HeavyMeter(Meter):
+    """Picks the heaviest scoring batches only."""
+
+    def chosen(self, batches: list[list[int]], weights: list[int]) -> list[list[int]]:
+        order = sorted(range(len(batches)), key=lambda i: weights[i], reverse=True)
+        return [batches[i] for i in order[:HEAVY]]
+
+
+def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
+    """Drive the cell of `job` on a base of fakes. Raises `Unsupported` where the cell itself would."""
+    live, found = Live(), Rehearsal()
+    cell = Cell(job.model_copy(update={"cell": job.cell.model_copy(update={"device": "cpu"})}), lambda: base, untold)
+    with stand_ins(live, on_card), live:
+        live.claim([*base.module.parameters(), *base.module.buffers()], "parameters")
+        context, rows = cell.opened(base)
+        live.stage("adapt prepare")
+        plan = cell.prepared(base, context)
+        claim_model(live, base, plan)
+        budget = Budget.model_validate(job.cell.budget)
+        if plan.groups:
+            found.flops = trained(live, plan, context, budget)
+        else:
+            meter = Meter(budget)
+            adapt(plan, context, meter)
+            found.flops = meter.flops
+        live.stage("predict")
+        plan.answer.predict(rows.test.fields, HeavyMeter())
+    found.peaks = live.peaks()
+    found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
+    return found
+
+
+def untold(_: str, __: float) -> None:
+    """Nobody follows a rehearsal."""
+
+
+def claim_model(live: Live, base: Base, plan: Plan) -> None:
+    """Scales of 4-bit weights are quantisation state; everything else a module holds are parameters."""
+    for module in filter(None, (base.module, plan.module)):
+        live.claim(quantisation_states(module), "quantisation")
+        live.claim([*module.parameters(), *module.buffers()], "parameters")
+    live.claim([p for g in plan.groups for p in g.params], "parameters")
+
+
+def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> float | None:
+    """Two rounds of the real loop over the heaviest batch of every group; FLOPs of the whole budget."""
+    assert plan.examples is not None
+    examples = plan.examples()
+    executed = list(expected(plan, examples, context, budget))
+    heavy = [i for rows in heaviest(executed, examples) for i in rows]
+    plan.examples = lambda: taken(examples, heavy)
+    with staged(live, plan):
+        adapt(plan, context, Meter(Budget(train_examples=2 * len(heavy))))
+    if budget.axis in ("train_flops", "train_seconds"):
+        return budget.train_flops
+    with live.during(UNCOUNTED):
+        flops = flops_of(plan, examples, executed, context)
+        for group in plan.groups:
+            for parameter in group.params:
+                parameter.grad = None
+    return flops
+
+
+def expected(plan: Plan, examples: Examples, context: TaskContext, budget: Budget) -> Iterator[list[int]]:
+    """The batches of the budget, in order; of an axis that leaves their number open, those of two rounds."""
+    spent = 0.0
+    tokens = budget.axis == "train_tokens"
+    limit = {"train_examples": budget.train_examples, "train_tokens": budget.train_tokens}.get(budget.axis)
+    limit = limit or 2 * len(examples.encoded)
+    groups = examples.groups
+    for rows in batches(examples.lengths, context.batch, context.seed, groups):
+        if plan.wants is not None and not plan.wants(groups[rows[0]], spent / limit):
+            continue
+        rows = rows if tokens else rows[: int(limit - spent)]
+        cost = sum(examples.lengths[i] + plan.virtual_tokens for i in rows) if tokens else len(rows)
+        if not rows or spent + cost > limit:
+            return
+        spent += cost
+        yield rows
+
+
+def heaviest(executed: list[list[int]], examples: Examples) -> list[list[int]]:
+    """Of every group the batch with the most padded tokens."""
+    best: dict[int, list[int]] = {}
+    for rows in executed:
+        group = examples.encoded[rows[0]].group
+        best[group] = max(best.get(group, rows), rows, key=lambda r: padded(r, examples))
+    return list(best.values())
+
+
+def padded(rows: list[int], examples: Examples) -> int:
+    """Tokens of a batch with padding."""
+    return len(rows) * max(examples.lengths[i] for i in rows)
+
+
+def taken(examples: Examples, rows: list[int]) -> Examples:
+    """Some rows of the examples."""
+    return Examples(*([column[i] for i in rows] for column in (examples.encoded, examples.labels, examples.items)))
+
+
+@contextmanager
+def staged(live: Live, plan: Plan) -> Iterator[None]:
+    """Tell `live` where forward, backward and the optimizer's step begin, and which bytes are whose."""
+    assert plan.loss is not None
+    inner = plan.loss
+
+    def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
+        live.stage("adapt forward")
+        value = inner(batch, labels)
+        live.stage("adapt backward")
+        return value
+
+    def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        live.claim([p.grad for group in plan.groups for p in group.params], "gradients")
+        live.claim([p.grad for p in held], "gradients")
+        live.claim(held, "optimizer")  # whole copies of 16-bit weights; the weights themselves are claimed already
+        live.stage("adapt step")
+
+    def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        live.claim([t for state in optimizer.state.values() for t in state.values()], "optimizer")
+
+    hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
+    plan.loss = loss
+    try:
+        yield
+    finally:
+        plan.loss = inner
+        for hook in hooks:
+            hook.remove()
+
+
+def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext) -> float:
+    """FLOPs of the executed batches: three lengths of every size are counted, the others follow (`Book`)."""
+    book = Book()
+    passes = [rows for batch in executed for rows in cut(batch, context.micro_batch)]
+    total = 0.0
+    by_length: Callable[[list[int]], int] = lambda rows: max(examples.lengths[i] for i in rows)  # noqa: E731
+    for rows in spread(sorted(passes, key=by_length)):
+        one = Pass.of(plan, examples, rows)
+        known = book.get(one.batch.shape)
+        if known is None:
+            with counting() as counted:
+                assert plan.loss is not None
+                plan.loss(one.batch, one.labels).backward()
+            known = float(counted.flops)
+            book.add(one.batch.shape, known)
+        total += known
+    return total
+
+
+def spread(ordered: list[list[int]]) -> list[list[int]]:
+    """The same, with the first, the last and the middle one in front: lengths far apart fix a polynomial best."""
+    if len(ordered) < 3:
+        return ordered
+    picked = [0, len(ordered) - 1, len(ordered) // 2]
+    return [ordered[i] for i in picked] + [rows for i, rows in enumerate(ordered) if i not in picked]
