@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -43,45 +44,51 @@ def run(tokens: Tokens = None) -> None:
 
 @app.command(context_settings=LOOSE)
 def plan(tokens: Tokens = None, as_json: Json = False) -> None:
-    """Show the cells of a suite and what is known of them beforehand; runs nothing."""
+    """Show the cells of a suite with predicted memory, FLOPs and time, and whether they fit; runs nothing."""
+    from bench import outlook
     from bench import plan as planning
     from bench.config import load
-    from bench.measure.environment import machine
 
     request = load(tokens or [])
-    planned = planning.make(request)
-    earlier = planning.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
-    rows: list[dict[str, Any]] = []
-    for job in planned.jobs:
-        known = planning.predicted(job.cell, earlier)
-        rows.append(
-            {
-                "id": job.cell.id,
-                "model": job.cell.model,
-                "task": job.cell.task,
-                "strategy": job.cell.strategy,
-                "seed": job.cell.seed,
-                "labels": job.cell.budget["labels"],
-                "readout": job.cell.readout,
-                "trainable_params": None,
-                "predicted": {"peak_bytes": known.peak_bytes, "flops": known.flops, "seconds": known.seconds},
-                "fits": None,
-                "reason": known.reason,
-            }
-        )
+    planned = planning.make(request, on_target=True)
+    with out_of_the_way(as_json) as tell:
+        known = outlook.outlook(request, planned, tell)
+    rows = [outlook.row(job.cell, known[job.cell.id]) for job in planned.jobs]
     if as_json:
         print(json.dumps({"source": planned.source, "cells": rows}, indent=1))
         return
-    table = Table(title=f"{request.run_name}: {len(rows)} cells, data from {planned.source}", title_justify="left")
-    for heading in ("cell", "model", "readout", "labels", "seconds", "fits"):
+    target = f", on {planned.target.name}" if planned.target else ""
+    out().print(plan_table(f"{request.run_name}: {len(rows)} cells, data from {planned.source}{target}", rows))
+    for row in rows if planned.target else []:
+        print(f"{row['task']} {row['strategy']} s{row['seed']}: {row['reason']}")
+    for reason in [] if planned.target else dict.fromkeys(row["reason"] for row in rows if row["reason"]):
+        print(reason)
+
+
+@contextmanager
+def out_of_the_way(silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A line on standard error that says how many predictions are made; nothing where it is no terminal."""
+    console = Console(file=sys.stderr)
+    if silent or not console.is_terminal:
+        yield lambda done, of: None
+        return
+    with console.status("predicting") as status:
+        yield lambda done, of: status.update(f"predicting memory: {done} of {of} cells")
+
+
+def plan_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    """The cells as a table."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("cell", "model", "peak GiB", "of GiB", "fits", "FLOPs", "seconds"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        seconds = row["predicted"]["seconds"]
-        known_seconds = "?" if seconds is None else f"{seconds:.0f}"
-        table.add_row(row["id"], row["model"], row["readout"], str(row["labels"]), known_seconds, "?")
-    out().print(table)
-    for reason in dict.fromkeys(str(row["reason"]) for row in rows):
-        print(f"?: {reason}")
+        known = row["predicted"]
+        peak, limit = (f"{b / 2**30:.2f}" if b is not None else "?" for b in (known["peak_bytes"], row["limit_bytes"]))
+        flops = "?" if known["flops"] is None else f"{known['flops']:.1e}"
+        seconds = "?" if known["seconds"] is None else f"{known['seconds']:.0f}"
+        fits = {True: "yes", False: "no", None: "?"}[row["fits"]]
+        table.add_row(row["id"], row["model"], peak, limit, fits, flops, seconds)
+    return table
 
 
 @app.command(context_settings=LOOSE)

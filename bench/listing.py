@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench import registry
+from bench.cards import cards
 from bench.config.load import read_suite_file, suite_file, suite_names
 from bench.errors import unknown
 from bench.models.catalog import known_models
@@ -46,11 +47,8 @@ def suites() -> list[dict[str, Any]]:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """The card of this machine, if any; named target cards do not exist in this version."""
-    from bench.measure import card
-
-    described = card.describe()
-    return [] if described is None else [described]
+    """Every card that `gpu=` can name, with its figures and their source."""
+    return [{"name": name, **card.model_dump(exclude={"name"}), "card": card.name} for name, card in cards().items()]
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
@@ -64,6 +62,6 @@ SHOWN = {
     "strategies": ("name", "family", "trains", "paper"),
     "suites": ("name", "description", "tasks", "strategies"),
     "models": ("name", "what", "licence", "parameters"),
-    "gpus": ("name", "memory_bytes", "compute_capability"),
+    "gpus": ("name", "card", "memory_mib", "bandwidth_gb_s", "compute_capability", "source"),
 }
 """Columns of the printed tables; `--json` has everything."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from pydantic import Field
 
 from bench import identity, registry
+from bench.cards import GIB, Card, card_named
 from bench.config import Budget, Request, Settings, Suite, Task
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
@@ -21,8 +23,6 @@ from bench.records import CellInfo, Predicted, Record, Result, Status
 from bench.registry import Variant
 from bench.store import read_result
 from bench.strategy import Strategy
-
-NO_PREDICTION = "memory and FLOPs are not predicted by this version"
 
 
 class SourceJob(Record):
@@ -54,6 +54,8 @@ class Job(Record):
     threads: int | None = None
     keep_adapters: bool = True
     memory_gib: float | None = None
+    predicted: Predicted = Field(default_factory=Predicted)
+    """What was foretold, for the record."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Planned:
     source: str
     jobs: list[Job]
     models: dict[str, ModelRef]
+    target: Card | None = None
+    """The card `gpu=` names."""
 
 
 def device_type(asked: str) -> Literal["cpu", "cuda"]:
@@ -73,19 +77,25 @@ def device_type(asked: str) -> Literal["cpu", "cuda"]:
     return "cuda" if present and asked != "cpu" else "cpu"
 
 
-def precision_of(asked: str, device: str) -> str:
+def precision_of(asked: str, device: str, target: Card | None = None) -> str:
     """fp32 on a CPU; on a card bf16 where it has it (compute capability 8.0 on), else fp16."""
     if asked != "auto":
         return asked
+    if target is not None:
+        return target.precision
     described = card.describe() if device == "cuda" else None
     if described is None:
         return "fp32"
     return "bf16" if float(described["compute_capability"]) >= 8.0 else "fp16"
 
 
-def make(request: Request) -> Planned:
-    """Resolve strategies, models and data, and lay out every cell. Raises `UserFault`; writes nothing."""
+def make(request: Request, on_target: bool = False) -> Planned:
+    """Resolve strategies, models and data, and lay out every cell. Raises `UserFault`; writes nothing.
+
+    With `on_target` the cells are those of the card that `gpu=` names, on whatever machine this is.
+    """
     suite, settings = request.suite, request.settings
+    target = card_named(suite.gpu) if suite.gpu else None
     strategies = registry.load(settings.adapters_path)
     variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
     check_sources(suite, variants)
@@ -94,7 +104,11 @@ def make(request: Request) -> Planned:
     located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
     for name, task in suite.tasks.items():
         read(name, task, located[name])  # missing columns and unknown labels are told now, before anything runs
-    device = device_type(settings.device)
+    device = "cuda" if target and on_target else device_type(settings.device)
+    if not on_target:
+        check_cap(suite.budget.memory_gib, device)
+    suite = capped(suite, target, device)
+    precision = precision_of(suite.precision, device, target)
     jobs = []
     for name, task in suite.tasks.items():
         for spec in [task.model] if task.model else suite.model:
@@ -102,9 +116,28 @@ def make(request: Request) -> Planned:
             for variant in variants[name]:
                 others = variant.sources_of(name, suite.tasks)
                 for budget, seed in repeats(suite, variant):
-                    cell = cell_info(request, name, models[spec], variant, budget, seed, device, located)
+                    cell = cell_info(suite, name, models[spec], variant, budget, seed, (device, precision), located)
                     jobs.append(make_job(request, cell, models[spec], variant, others, located))
-    return Planned(source, jobs, models)
+    return Planned(source, jobs, models, target)
+
+
+def check_cap(gib: float | None, device: str) -> None:
+    """Raise `UserFault` for a cap above what this machine has: it would cap nothing."""
+    if gib is None:
+        return
+    described = card.describe() if device == "cuda" else None
+    has = described["memory_bytes"] if described else psutil.virtual_memory().total
+    if gib * GIB > has:
+        what = "card" if described else "machine"
+        raise UserFault(f"budget.memory_gib: got {gib:g}, this {what} has {has / GIB:.1f} GiB; allowed: at most that")
+
+
+def capped(suite: Suite, target: Card | None, device: str) -> Suite:
+    """On a card the target's memory is the cap, unless one is given. A capped larger card gives bytes, not speed."""
+    if target is None or device != "cuda" or suite.budget.memory_gib is not None:
+        return suite
+    cap = round(target.usable_bytes / GIB, 3)
+    return suite.model_copy(update={"budget": suite.budget.model_copy(update={"memory_gib": cap})})
 
 
 def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
@@ -154,17 +187,21 @@ def readout_of(suite: Suite, model: ModelRef, variant: Variant) -> str:
 
 
 def cell_info(
-    request: Request,
+    suite: Suite,
     name: str,
     model: ModelRef,
     variant: Variant,
     budget: Budget,
     seed: int,
-    device: str,
+    computes: tuple[str, str],
     located: dict[str, Located],
 ) -> CellInfo:
-    """A cell's identity in full, its id derived from everything that can change its result."""
-    suite, task = request.suite, request.suite.tasks[name]
+    """A cell's identity in full, its id derived from everything that can change its result.
+
+    `computes`: device type and precision.
+    """
+    task = suite.tasks[name]
+    device, precision = computes
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
@@ -172,7 +209,7 @@ def cell_info(
         "seed": seed,
         "options": variant.options.model_dump(mode="json"),
         "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
-        "precision": precision_of(suite.precision, device),
+        "precision": precision,
         "device": device,
         "batch": task.batch or suite.batch,
         "micro_batch": suite.micro_batch,
@@ -226,7 +263,7 @@ def make_job(
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
         threads=settings.threads,
         keep_adapters=settings.keep_adapters,
-        memory_gib=request.suite.budget.memory_gib,
+        memory_gib=cell.budget.get("memory_gib"),
     )
 
 
@@ -288,10 +325,3 @@ def like(cell: CellInfo) -> tuple[str, ...]:
 def total_seconds(result: Result) -> float:
     """All phases of a record, seconds."""
     return sum(phase.seconds for phase in result.phases.values())
-
-
-def predicted(cell: CellInfo, earlier: dict[tuple[str, ...], float]) -> Predicted:
-    """What is known beforehand: seconds from earlier records of this machine, nothing else yet."""
-    seconds = earlier.get(like(cell))
-    reason = NO_PREDICTION + ("" if seconds is not None else "; no earlier record of this cell's kind on this machine")
-    return Predicted(seconds=seconds, reason=reason)

@@ -104,17 +104,34 @@ class Phase(Record):
     """Energy of the whole card over the phase (NVML); None where not offered."""
 
 
+class PredictedPhase(Record):
+    """What memory is predicted to hold at the peak of one phase."""
+
+    peak_bytes: int
+    """Bytes of all tensors alive."""
+    parts: dict[str, int]
+    """What for: `parameters`, `gradients`, `optimizer`, `activations`, `temporaries`, `kv_cache`, `quantisation`."""
+
+
 class Predicted(Record):
-    """What a plan foretold for the cell."""
+    """What was foretold for the cell, by driving its code with weights that have no values."""
 
     peak_bytes: int | None = None
-    """Predicted peak memory; None with `reason` until prediction exists."""
+    """Largest predicted peak of all phases: bytes of tensors, without CUDA's context and the process itself."""
+    phases: dict[str, PredictedPhase] = Field(default_factory=dict)
+    """Predicted peak of `load`, `adapt` and `predict`."""
     flops: float | None = None
-    """Predicted training FLOPs."""
+    """Predicted training FLOPs; None where the budget's axis leaves the number of steps open."""
+    trainable: int | None = None
+    """Predicted trainable parameters."""
+    fits: bool | None = None
+    """Whether the peak fits the target card or the cap; None: too close to say, no limit given, or not predicted."""
+    limit_bytes: int | None = None
+    """The limit of that verdict."""
     seconds: float | None = None
     """Median seconds of like cells recorded on this machine."""
     reason: str | None = None
-    """Why a figure is missing."""
+    """Why a figure is missing, or how much the peak lies under or over the limit."""
 
 
 class Used(Record):

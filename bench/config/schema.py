@@ -212,6 +212,7 @@ class Suite(Frozen):
     strategies: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[Whole] = Field([0], min_length=1)
     budget: Budget
+    gpu: Word | None = Field(None, description="target card: caps memory on a card, and `plan` says what fits")
     readout: Readout = "auto"
     precision: Precision = "auto"
     batch: int = Field(8, ge=1, description="rows per optimizer step")

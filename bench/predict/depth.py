@@ -7,21 +7,45 @@ from typing import Any
 
 from bench.models.base import depth_of
 from bench.models.cache import ensure
-from bench.models.catalog import ModelRef, parse
+from bench.models.catalog import parse
 from bench.plan import Job
 from bench.predict.fakes import fake_base
 from bench.predict.live import Peak
 from bench.predict.rehearse import Rehearsal, rehearse
+from bench.strategy import Unsupported
+from bench.worker import DTYPES
 
 WHOLE = 12
 """Models of up to this many blocks are rehearsed as they are."""
-SHALLOW = (3, 6)
-"""Blocks of the two rehearsals of a deeper one."""
+SHALLOW = (4, 8)
+"""Blocks of the two rehearsals of a deeper one; even, so that the middle of a pass lies between two blocks."""
 
 
-def foresee(job: Job, on_card: bool, dtype: Any) -> Rehearsal:
+def predicted(job: Job, on_card: bool) -> dict[str, Any]:
+    """Fields of `records.Predicted`: peaks by phase in bytes, FLOPs, trainable parameters; or why not."""
+    try:
+        found = foresee(job, on_card)
+    except Unsupported as error:
+        return {"reason": f"unsupported: {error}"}
+    phases: dict[str, Peak] = {}
+    for stage, peak in found.peaks.items():
+        phase = stage.partition(" ")[0]
+        if phase not in phases or peak.size > phases[phase].size:
+            phases[phase] = peak
+    return {
+        "peak_bytes": round(max(peak.size for peak in phases.values())),
+        "phases": {
+            name: {"peak_bytes": round(peak.size), "parts": {k: round(v) for k, v in peak.parts.items() if round(v)}}
+            for name, peak in phases.items()
+        },
+        "flops": found.flops,
+        "trainable": found.trainable,
+    }
+
+
+def foresee(job: Job, on_card: bool) -> Rehearsal:
     """Rehearse a cell, or extrapolate from two shallow models. Raises `Unsupported` where the cell itself would."""
-    ref = parse(job.model)
+    ref, dtype = parse(job.model), DTYPES[job.cell.precision]
     folder = ensure(ref)
     blocks = depth_of(ref, folder)
     if blocks <= WHOLE or names_blocks(job.options):

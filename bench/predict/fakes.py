@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,16 @@ def stand_ins(live: Live, on_card: bool) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(swapped(FakeTensor, "numpy", lambda fake, **_: np.zeros(tuple(fake.shape))))
         stack.enter_context(swapped(DynamicLayer, "update", update))
+        stack.enter_context(swapped(nn.Module, "_apply", apply_to_fakes))
         stack.enter_context(swapped(quantise, "quantised", fake_4bit))
         if on_card:
             attention = torch.nn.functional.scaled_dot_product_attention
             fused: Callable[..., Any] = lambda *args, **kwargs: attention(*args, **{**kwargs, "dropout_p": 0.0})  # noqa: E731
             stack.enter_context(swapped(torch.nn.functional, "scaled_dot_product_attention", fused))
             stack.enter_context(
-                swapped(torch.optim.adam, "_default_to_fused_or_foreach", lambda *_, **__: (False, True))
+                swapped(
+                    import_module("torch.optim.adam"), "_default_to_fused_or_foreach", lambda *_, **__: (False, True)
+                )
             )
         yield
 
@@ -88,6 +92,20 @@ def swapped(owner: Any, name: str, other: Any) -> Iterator[None]:
             delattr(owner, name)  # it was inherited
         else:
             setattr(owner, name, before)
+
+
+def apply_to_fakes(module: Any, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+    """`nn.Module._apply` for `to` and its like: torch would swap tensors in place, which fakes refuse."""
+    for child in module.children() if recurse else ():
+        child._apply(fn)
+    for held in (module._parameters, module._buffers):
+        for name, tensor in held.items():
+            if tensor is None or (new := fn(tensor)).dtype == tensor.dtype:
+                continue  # moved from the CPU to the CPU
+            whole = isinstance(tensor, nn.Parameter)
+            held[name] = nn.Parameter(new, tensor.requires_grad) if whole else new
+    result: nn.Module = module
+    return result
 
 
 def fake_4bit(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -174,6 +173,8 @@ def staged(live: Live, plan: Plan) -> Iterator[None]:
 
 def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext) -> float:
     """FLOPs of the executed batches: three lengths of every size are counted, the others follow (`Book`)."""
+    assert plan.module is not None and plan.loss is not None
+    plan.module.train()  # dropout decides which attention kernel runs
     book = Book()
     passes = [rows for batch in executed for rows in cut(batch, context.micro_batch)]
     total = 0.0
@@ -183,7 +184,6 @@ def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context:
         known = book.get(one.batch.shape)
         if known is None:
             with counting() as counted:
-                assert plan.loss is not None
                 plan.loss(one.batch, one.labels).backward()
             known = float(counted.flops)
             book.add(one.batch.shape, known)

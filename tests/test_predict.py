@@ -1,0 +1,122 @@
+"""Prediction: driving a cell with fake weights shows the bytes and FLOPs that real ones take."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import plan, registry
+from bench.config import load
+from bench.models.base import load_base
+from bench.models.catalog import parse
+from bench.plan import Job
+from bench.predict.depth import SHALLOW, extrapolated
+from bench.predict.fakes import fake_base
+from bench.predict.live import Live
+from bench.predict.rehearse import Rehearsal, rehearse
+from bench.records import Result, Status
+from bench.strategy import Unsupported
+from bench.worker import run_cell
+
+FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
+FEW = ["strategies.few_shot.k=2"]
+
+
+@cache
+def job(model: str, strategy: str, *tokens: str) -> Job:
+    """One cell of the smoke suite."""
+    own = FEW if strategy == "few_shot" else ["strategies.peft.peft_type=LN_TUNING"] if strategy == "peft" else []
+    asked = ["suite=smoke", "tasks=sst2", f"model=random:{model}", f"strategies={strategy}", "data.source=sample"]
+    return plan.make(load([*asked, *own, "budget.train_examples=24", *tokens])).jobs[0]
+
+
+def driven(order: Job, fake: bool) -> Rehearsal | str:
+    """The rehearsal with fake or real weights, or why there is none."""
+    ref = parse(order.model)
+    base = fake_base(ref, None, torch.float32) if fake else load_base(ref, None, torch.float32)
+    try:
+        return rehearse(order, base, on_card=False)
+    except Unsupported as error:
+        return str(error)
+
+
+def stages(found: Rehearsal) -> dict[str, float]:
+    """Peaks by stage, both halves of a backward pass together: fakes take more operators, so their middle differs."""
+    sizes: dict[str, float] = {}
+    for name, peak in found.peaks.items():
+        stage = " ".join(name.split()[:2])
+        sizes[stage] = max(sizes.get(stage, 0.0), peak.size)
+    return sizes
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("strategy", sorted(registry.load()))
+def test_fake_weights_take_the_bytes_of_real_ones(strategy: str, model: str) -> None:
+    fake, real = driven(job(model, strategy), True), driven(job(model, strategy), False)
+    if isinstance(real, str) or isinstance(fake, str):
+        assert fake == real
+        return
+    assert fake.flops == real.flops
+    assert fake.trainable == real.trainable
+    assert stages(fake).keys() == stages(real).keys()
+    for stage, size in stages(real).items():
+        assert stages(fake)[stage] == pytest.approx(size, rel=0.01, abs=20_000), stage
+
+
+def test_flops_are_those_of_the_run(tmp_path: Path) -> None:
+    order = job("tiny-gpt2", "lora").model_copy(update={"folder": str(tmp_path)})
+    found = driven(order, True)
+    assert isinstance(found, Rehearsal)
+    run_cell(order, lambda: load_base(parse(order.model), None, torch.float32), lambda phase, share: None)
+    result = Result.model_validate_json((tmp_path / "result.json").read_bytes())
+    assert result.outcome.status == Status.ok
+    assert result.used is not None and result.parameters is not None
+    assert found.flops == result.used.train_flops
+    assert found.trainable == result.parameters.trainable
+
+
+def test_full_fine_tuning_holds_sixteen_bytes_a_parameter() -> None:
+    found = driven(job("tiny-gpt2", "full"), True)
+    assert isinstance(found, Rehearsal)
+    parts, parameters = found.peaks["adapt step"].parts, 54_144
+    # buffers and the step counters of AdamW come on top
+    assert parts["parameters"] == pytest.approx(4 * parameters, rel=0.01)
+    assert parts["gradients"] == 4 * parameters
+    assert parts["optimizer"] == pytest.approx(8 * parameters, rel=0.01)
+    assert found.trainable == parameters
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "qlora", "prompt_tuning", "few_shot"])
+def test_depth_is_extrapolated(strategy: str) -> None:
+    ref, order = parse("random:tiny-llama"), job("tiny-llama", strategy)
+    low, high, deep = (rehearse(order, fake_base(ref, None, torch.float32, depth), False) for depth in (*SHALLOW, 16))
+    told = extrapolated(low, high, 16)
+    assert told.trainable == deep.trainable
+    assert told.flops == pytest.approx(deep.flops, rel=1e-6)
+    for phase in ("adapt", "predict"):
+        told_peak, peak = (
+            max((p.size for stage, p in found.peaks.items() if stage.startswith(phase)), default=0.0)
+            for found in (told, deep)
+        )
+        assert told_peak == pytest.approx(peak, rel=0.01), phase
+
+
+def test_bytes_are_counted_while_they_are_alive() -> None:
+    live = Live()
+    with live:
+        live.stage("adapt forward")
+        first = torch.empty(1000)
+        second = torch.empty(500)
+        view = first[:10]
+        del first
+        live.stage("adapt step")
+        del view
+        third = torch.empty(100)
+    peaks = live.peaks()
+    assert peaks["adapt forward"].size == 6000  # the view keeps the first one alive
+    assert peaks["adapt step"].size == 2400
+    assert peaks["adapt step"].parts["activations"] == 2000  # made in the forward pass and needed after it
+    assert second.numel() + third.numel() == 600
