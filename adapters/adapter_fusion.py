@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +76,15 @@ class AdapterFusion(Strategy):
         plan.loss = staged(plan, stack, fused, options.value_penalty)
         over = [c.name for c in taught.contexts[:-1]] if context.sources else f"{fused} parts of the labels"
         plan.notes.append(f"adapters trained on {over}, then an attention over them")
-        plan.finish = lambda: None if stack.fusions else plan.notes.append(NEVER_FUSED)
+        plan.finish = lambda: finished(plan, stack)
         return plan
+
+
+def finished(plan: Plan, stack: Stack) -> None:
+    """From here on all adapters are fused; say so where the attention never trained."""
+    stack.active = None
+    if not stack.fusions:
+        plan.notes.append(NEVER_FUSED)
 
 
 def staged(plan: Plan, stack: Stack, fused: int, penalty: float) -> Callable[[Any, torch.Tensor], torch.Tensor]:
@@ -87,8 +93,8 @@ def staged(plan: Plan, stack: Stack, fused: int, penalty: float) -> Callable[[An
     fit = plan.loss
 
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        with stack.only(batch.group):
-            value = fit(batch, labels)
+        stack.use(batch.group)
+        value = fit(batch, labels)
         return value + penalty * stack.departure() if batch.group == fused else value
 
     return loss
@@ -144,18 +150,16 @@ class Stack:
         weights = torch.softmax(match, dim=-1)
         return output + (weights.unsqueeze(-1) * fusion["value"](z)).sum(-2)
 
-    @contextmanager
-    def only(self, group: int) -> Iterator[None]:
-        """For one forward: a group's own adapter trains; in the last group all are fused and stay as they are."""
+    def use(self, group: int) -> None:
+        """A group's own adapter trains; in the last group all are fused and stay as they are.
+
+        It holds until the next call: checkpointing runs the blocks again in the backward pass.
+        """
         fused = group == self.number
         for parameter in self.adapters:
             parameter.requires_grad_(not fused)
         self.active = None if fused else group
         self.fusions += fused
-        try:
-            yield
-        finally:
-            self.active = None
 
     def departure(self) -> torch.Tensor:
         """Squared distance of the value matrices from the identity, summed over the places."""

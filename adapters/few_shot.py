@@ -41,6 +41,9 @@ class FewShot(Strategy):
     readouts = ("verbalizer",)
     Options = FewShotOptions
 
+    def spends(self, options: Any) -> bool:
+        return False  # nothing trains
+
     def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
         from bench.data.rows import class_balanced
         from bench.score.adapted import Calibrated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.strategy import Needs, Options, Plan, Strategy, TaskContext
 
@@ -32,6 +32,9 @@ class ZeroShot(Strategy):
 
     def seeded(self, options: ZeroShotOptions) -> bool:
         return False
+
+    def spends(self, options: Any) -> bool:
+        return False  # nothing trains
 
     def prepare(self, base: Base, context: TaskContext, options: ZeroShotOptions) -> Plan:
         from bench.score.adapted import Adapted, Calibrated

@@ -31,6 +31,8 @@ class Step:
     seconds: float
     tokens: int
     flops: float
+    recomputed: float
+    """FLOPs of forward passes repeated under gradient checkpointing, not part of `flops`."""
     timed: bool
     """Whether it counts for throughput: not while FLOPs were being counted, nor in warm-up."""
 
@@ -47,6 +49,8 @@ class Meter:
     steps: list[Step] = field(default_factory=list)
     book: Book = field(default_factory=Book)
     """FLOPs by shape."""
+    again: Book = field(default_factory=Book)
+    """Recomputed FLOPs by shape."""
     tick: Callable[[float], None] | None = None
     """Called with the progress after every step, for the live table."""
     _tokens: list[torch.Tensor] = field(default_factory=list)
@@ -91,6 +95,11 @@ class Meter:
         return sum(step.flops for step in self.steps)
 
     @property
+    def recomputed(self) -> float:
+        """Recomputed FLOPs of all steps so far."""
+        return sum(step.recomputed for step in self.steps)
+
+    @property
     def seconds(self) -> float:
         """Seconds inside steps so far."""
         return sum(step.seconds for step in self.steps)
@@ -110,21 +119,21 @@ class Meter:
 
         Raises `RuntimeError` as `step` does.
         """
-        before, flops, first = self.tokens, 0.0, False
+        before, flops, recomputed, first = self.tokens, 0.0, 0.0, False
 
         @contextmanager
         def passed(shape: tuple[Any, ...]) -> Iterator[None]:
-            nonlocal flops, first
-            known = self.book.get(shape)
-            if known is None:
+            nonlocal flops, recomputed, first
+            if self.book.get(shape) is None:
                 first = True
                 with counting() as count:
                     yield
-                known = float(count.flops)
-                self.book.add(shape, known)
+                self.book.add(shape, float(count.flops))
+                self.again.add(shape, float(count.recomputed))
             else:
                 yield
-            flops += known
+            flops += self.book.get(shape) or 0.0
+            recomputed += self.again.get(shape) or 0.0
 
         self._sync()
         start = time.perf_counter()
@@ -135,7 +144,7 @@ class Meter:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
         timed = not first and len(self.steps) >= WARM_UP_STEPS
-        self.steps.append(Step(seconds, self.tokens - before, flops, timed))
+        self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed))
         if self.tick is not None:
             self.tick(self.progress)
 

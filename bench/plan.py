@@ -157,9 +157,12 @@ def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
 
 
 def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
-    """Budgets and seeds of a strategy: once where neither can change its result, by label count then seed."""
-    budgets, reads_labels = suite.budget.expanded(), variant.strategy.needs.train_labels > 0
-    seeds = suite.seeds if variant.strategy.seeded(variant.options) else suite.seeds[:1]
+    """Budgets and seeds of a strategy: once where none can change its result, by label count, rung and seed."""
+    strategy, budgets = variant.strategy, suite.budget.expanded()
+    if not strategy.spends(variant.options):
+        budgets = list({budget.labels: budget for budget in reversed(budgets)}.values())[::-1]
+    seeds = suite.seeds if strategy.seeded(variant.options) else suite.seeds[:1]
+    reads_labels = strategy.needs.train_labels > 0
     return [(budget, seed) for budget in (budgets if reads_labels else budgets[:1]) for seed in seeds]
 
 
@@ -215,13 +218,14 @@ def cell_info(
         "micro_batch": suite.micro_batch,
         "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
         "sequence": task.sequence or suite.sequence,
+        "checkpointing": suite.checkpointing,
         "limit": task.limit,
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
         "numerics": identity.NUMERICS,
     }
     return CellInfo(
-        id=identity.cell_id(name, variant.name, seed, {**measured, "data": located[name].fingerprint}),
+        id=identity.cell_id(name, variant.name, seed, {**identified(measured), "data": located[name].fingerprint}),
         suite=suite.name,
         model=public_name(model),
         task=name,
@@ -230,6 +234,15 @@ def cell_info(
         seeded=variant.strategy.seeded(variant.options),
         **measured,
     )
+
+
+def identified(measured: dict[str, Any]) -> dict[str, Any]:
+    """What the hash covers. An axis added later is left out where it is off, so that earlier records stand."""
+    return {key: value for key, value in measured.items() if key not in LATER or value}
+
+
+LATER = ("checkpointing",)
+"""Axes that came after the first records."""
 
 
 def sources_digests(suite: Suite, others: list[str], located: dict[str, Located]) -> dict[str, str]:

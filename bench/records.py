@@ -90,6 +90,8 @@ class Phase(Record):
     """Real tokens over step time after warm-up (the first steps and steps that counted FLOPs are left out)."""
     flops: float | None = None
     """Floating-point operations, counted by operator shapes; a multiply and an add are two."""
+    recomputed_flops: float | None = None
+    """Of forward passes repeated for the backward pass (gradient checkpointing); not part of `flops` or any budget."""
     peak_rss_bytes: int | None = None
     """Highest resident set of the cell's process in this phase (VmHWM, reset at its start)."""
     baseline_rss_bytes: int | None = None
@@ -202,6 +204,8 @@ class CellInfo(Record):
     micro_batch: int | None = None
     """Rows per forward where a step's gradients were accumulated; None where a step was one forward."""
     sequence: int
+    checkpointing: bool = False
+    """Whether activations were dropped in the forward pass and computed again for the backward pass."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
     limit: int | None = None

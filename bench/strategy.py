@@ -205,6 +205,10 @@ class Strategy(ABC):
         """Whether the seed can change the result; an unseeded strategy is run once whatever `seeds` says."""
         return True
 
+    def spends(self, options: Any) -> bool:
+        """Whether a larger budget axis can change the result; one that spends nothing is run at one rung only."""
+        return True
+
     @abstractmethod
     def prepare(self, base: Base, context: TaskContext, options: Any) -> Plan:
         """Wrap, initialise and say how to train. Raises `Unsupported` where it cannot work on this base."""

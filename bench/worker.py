@@ -23,7 +23,7 @@ from bench.errors import UserFault
 from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.catalog import parse
-from bench.models.parts import count
+from bench.models.parts import checkpointed, count
 from bench.plan import Job
 from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training
 from bench.stats.metrics import score
@@ -101,6 +101,8 @@ class Cell:
             raise Unsupported(
                 f"{self.strategy.name} trains on one task only: take away its sources, or use lora or full"
             )
+        if self.job.cell.checkpointing and plan.groups:
+            checkpointed(base)
         return plan
 
     def context(self, rows: TaskRows) -> TaskContext:

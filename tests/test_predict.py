@@ -120,3 +120,13 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
     assert peaks["adapt step"].size == 2400
     assert peaks["adapt step"].parts["activations"] == 2000  # made in the forward pass and needed after it
     assert second.numel() + third.numel() == 600
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "adapter_fusion", "prompt_tuning"])
+def test_checkpointing_holds_less_and_counts_what_it_repeats(strategy: str) -> None:
+    order = job("tiny-llama", strategy)
+    again = order.model_copy(update={"cell": order.cell.model_copy(update={"checkpointing": True})})
+    ref = parse(order.model)
+    kept, dropped = (rehearse(one, fake_base(ref, None, torch.float32, 8), False) for one in (order, again))
+    assert dropped.peaks["adapt forward"].parts["activations"] < kept.peaks["adapt forward"].parts["activations"] / 3
+    assert dropped.flops == kept.flops

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
+WHOLE_AXES = ("train_examples", "train_tokens", "epochs")
 COUNTS = ("labels", "curve")
 """The two ways to say how many labels a budget has."""
 Readout = Literal["auto", "head", "verbalizer"]
@@ -153,8 +154,8 @@ class Task(Frozen):
 class Budget(Frozen):
     """What a cell may read and spend. Exactly one axis binds; the rest are caps (DESIGN 4).
 
-    A suite's budget may stand for several: `curve` names label counts, and `epochs` follows the labels. A cell's
-    never does (see `expanded`).
+    A suite's budget may stand for several: `curve` names label counts, `ladder` values of the axis, and `epochs`
+    follows the labels. A cell's never does (see `expanded`).
     """
 
     labels: int = Field(128, ge=0, description="distinct labelled target items read for any purpose")
@@ -164,6 +165,7 @@ class Budget(Frozen):
     train_seconds: float | None = Field(None, gt=0, description="seconds of optimizer steps")
     epochs: int | None = Field(None, ge=1, description="training examples as a multiple of the label budget")
     curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
+    ladder: list[float] | None = Field(None, min_length=1, description="values of the binding axis, each run")
     memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
 
     @model_validator(mode="after")
@@ -185,20 +187,33 @@ class Budget(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def rungs(self) -> Budget:
+        if self.ladder is None:
+            return self
+        if min(self.ladder) <= 0 or len(set(self.ladder)) != len(self.ladder):
+            raise ValueError(f"ladder holds values of the axis above 0, each once, got {self.ladder}")
+        if self.axis in WHOLE_AXES and any(value % 1 for value in self.ladder):
+            raise ValueError(f"ladder holds whole numbers of {self.axis}, got {self.ladder}")
+        return self
+
     @property
     def axis(self) -> str:
         """Name of the binding axis."""
         return next(a for a in AXES if getattr(self, a) is not None)
 
     def expanded(self) -> list[Budget]:
-        """One budget a label count, `epochs` turned into training examples (1 at least: an axis is never 0)."""
+        """One budget a label count and rung, `epochs` turned into training examples (1 at least: an axis is never
+        0)."""
         counts = [self.labels] if self.curve is None else sorted(self.curve)
-        return [self._at(labels) for labels in counts]
+        rungs = [getattr(self, self.axis)] if self.ladder is None else sorted(self.ladder)
+        return [self._at(labels, rung) for labels in counts for rung in rungs]
 
-    def _at(self, labels: int) -> Budget:
-        update: dict[str, Any] = {"labels": labels, "curve": None}
+    def _at(self, labels: int, rung: float) -> Budget:
+        value = int(rung) if self.axis in WHOLE_AXES else rung
+        update: dict[str, Any] = {"labels": labels, "curve": None, "ladder": None, self.axis: value}
         if self.epochs is not None:
-            update |= {"train_examples": max(1, labels * self.epochs), "epochs": None}
+            update |= {"train_examples": max(1, round(labels * value)), "epochs": None}
         return self.model_copy(update=update)
 
 
@@ -217,6 +232,7 @@ class Suite(Frozen):
     precision: Precision = "auto"
     batch: int = Field(8, ge=1, description="rows per optimizer step")
     micro_batch: int | None = Field(None, ge=1, description="rows per forward; a step's gradients are accumulated")
+    checkpointing: bool = Field(False, description="drop activations and compute them again for the backward pass")
     sequence: int = Field(256, ge=8, description="longest input in tokens; longer ones lose their front")
 
     @field_validator("name")

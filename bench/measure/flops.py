@@ -77,9 +77,16 @@ class Book:
 
 
 class Count:
-    """FLOPs counted so far by `counting`."""
+    """FLOPs counted by `counting`."""
 
     flops: int = 0
+    """Without what was computed a second time."""
+    recomputed: int = 0
+    """Of forward passes repeated for the backward pass (gradient checkpointing)."""
+
+
+_active: list[tuple[FlopCounterMode, Count]] = []
+"""The counters at work, the innermost last."""
 
 
 @contextmanager
@@ -87,5 +94,23 @@ def counting() -> Iterator[Count]:
     """Count FLOPs of the block; a counted step costs about a fifth more, so few are."""
     count = Count()
     with FlopCounterMode(display=False, custom_mapping=formulas()) as mode:
-        yield count
-    count.flops = int(mode.get_total_flops())
+        _active.append((mode, count))
+        try:
+            yield count
+        finally:
+            _active.pop()
+    count.flops = int(mode.get_total_flops()) - count.recomputed
+
+
+@contextmanager
+def recomputing() -> Iterator[None]:
+    """What the block computes was computed before and is counted apart."""
+    if not _active:
+        yield
+        return
+    mode, count = _active[-1]
+    before = mode.get_total_flops()
+    try:
+        yield
+    finally:
+        count.recomputed += int(mode.get_total_flops() - before)

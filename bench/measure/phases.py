@@ -67,4 +67,5 @@ def metered(meter: Meter) -> dict[str, Any]:
         "padded_tokens": meter.padded_tokens,
         "tokens_per_second": meter.throughput(),
         "flops": meter.flops,
+        "recomputed_flops": meter.recomputed or None,
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from bench.measure.flops import recomputing
 from bench.models.base import Base
+from bench.strategy import Unsupported
 
 Pooling = Literal["last", "mean", "first"]
 
@@ -123,3 +126,15 @@ def pool(how: Pooling, hidden: torch.Tensor, lengths: torch.Tensor, padded: int)
         return hidden[:, 0]
     mask = (torch.arange(padded, device=hidden.device)[None, :] < lengths[:, None]).unsqueeze(-1).to(hidden.dtype)
     return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def checkpointed(base: Base) -> None:
+    """Keep only what goes into each block and compute the rest again for the backward pass (Chen et al. 2016).
+
+    Raises `Unsupported` for a model that transformers cannot checkpoint.
+    """
+    module: Any = base.module
+    if not getattr(module, "supports_gradient_checkpointing", False):
+        raise Unsupported(f"{type(module).__name__} has no gradient checkpointing: use checkpointing=false")
+    contexts = {"context_fn": lambda: (nullcontext(), recomputing())}
+    module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, **contexts})

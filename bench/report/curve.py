@@ -1,12 +1,13 @@
-"""Score against the number of labels: from which on does tuning beat prompting?"""
+"""Score against the number of labels (from which on does tuning beat prompting?) or the budget's axis (`ladder`)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bench.report import format as show
+from bench.report.budgets import AXIS_WORDS
 from bench.report.collect import CellView
 from bench.report.summary import TaskScore, task_score
 from bench.report.tables import Column, Entry, Table, scored
@@ -16,7 +17,7 @@ PROMPTING = "prompting"
 
 @dataclass(frozen=True)
 class Line:
-    """One strategy over the label counts it was planned for."""
+    """One strategy over the label counts, or rungs, it was planned for."""
 
     strategy: str
     family: str
@@ -34,12 +35,14 @@ class Line:
 
 
 @dataclass(frozen=True)
-class LabelCurve:
-    """One model on one task at several label counts."""
+class Curve:
+    """One model on one task at several label counts, or at several rungs of the budget's axis."""
 
     model: str
     task: str
     metric: str
+    across: str
+    """What the counts are of: `labels`, or the axis in words."""
     counts: list[int]
     lines: list[Line]
     chance: float | None
@@ -48,11 +51,11 @@ class LabelCurve:
     @property
     def title(self) -> str:
         """What is drawn, of which task and model."""
-        return f"{self.metric} against labels: {self.task}, {self.model}"
+        return f"{self.metric} against {self.across}: {self.task}, {self.model}"
 
 
-def curves(cells: Iterable[CellView]) -> list[LabelCurve]:
-    """A curve for every model and task with more than one label count among its cells."""
+def curves(cells: Iterable[CellView]) -> list[Curve]:
+    """A curve for every model and task with more than one label count among its cells, or more than one rung."""
     groups: dict[tuple[str, str], list[CellView]] = {}
     for cell in cells:
         groups.setdefault((cell.info.model, cell.info.task), []).append(cell)
@@ -60,7 +63,13 @@ def curves(cells: Iterable[CellView]) -> list[LabelCurve]:
     for (model, task), members in groups.items():
         counts = sorted({labels_of(cell) for cell in members})
         if len(counts) > 1:
-            found.append(_curve(model, task, counts, members))
+            found.append(_labels(model, task, counts, members))
+            continue
+        for axis in dict.fromkeys(axis_of(cell) for cell in members):
+            own = [cell for cell in members if axis_of(cell) == axis]
+            rungs = sorted({rung_of(cell) for cell in own})
+            if len(rungs) > 1:
+                found.append(_ladder(model, task, rungs, own))
     return found
 
 
@@ -75,20 +84,20 @@ def labels_of(cell: CellView) -> int:
     return int(cell.info.budget.get("labels") or 0)
 
 
-def _curve(model: str, task: str, counts: list[int], cells: list[CellView]) -> LabelCurve:
+def axis_of(cell: CellView) -> str:
+    """The binding axis of a cell's budget; empty where a record names none."""
+    return next((axis for axis in AXIS_WORDS if cell.info.budget.get(axis) is not None), "")
+
+
+def rung_of(cell: CellView) -> int:
+    """The value of the binding axis, in whole units."""
+    return round(cell.info.budget.get(axis_of(cell)) or 0)
+
+
+def _labels(model: str, task: str, counts: list[int], cells: list[CellView]) -> Curve:
     there = rows_there_are(cells)
     beyond = [n for n in counts if there is not None and n > there]
-    counts, lines = [n for n in counts if n not in beyond], []
-    for strategy in dict.fromkeys(cell.info.strategy for cell in cells):
-        own = [cell for cell in cells if cell.info.strategy == strategy]
-        points = {n: task_score(group) for n in counts if (group := [c for c in own if labels_of(c) == n])}
-        info = own[0].info
-        control = info.options.get("demonstration_labels") == "random"
-        others = {k: v for k, v in info.options.items() if k != "demonstration_labels"}
-        method = json.dumps([info.base_strategy, others], sort_keys=True, default=str)
-        lines.append(Line(strategy, info.family, info.readout, control, method, points))
-    chances = [s.chance for line in lines for s in line.points.values() if s.chance is not None]
-    curve = LabelCurve(model, task, cells[0].info.metric, counts, lines, max(chances, default=None))
+    curve = _curve(model, task, "labels", [n for n in counts if n not in beyond], cells, labels_of)
     curve.sentences.extend(sentences(curve))
     if beyond:
         left = show.listed([str(n) for n in beyond])
@@ -96,7 +105,29 @@ def _curve(model: str, task: str, counts: list[int], cells: list[CellView]) -> L
     return curve
 
 
-def sentences(curve: LabelCurve) -> list[str]:
+def _ladder(model: str, task: str, rungs: list[int], cells: list[CellView]) -> Curve:
+    curve = _curve(model, task, AXIS_WORDS[axis_of(cells[0])], rungs, cells, rung_of)
+    curve.sentences.extend(climbed(curve))
+    return curve
+
+
+def _curve(
+    model: str, task: str, across: str, counts: list[int], cells: list[CellView], at: Callable[[CellView], int]
+) -> Curve:
+    lines = []
+    for strategy in dict.fromkeys(cell.info.strategy for cell in cells):
+        own = [cell for cell in cells if cell.info.strategy == strategy]
+        points = {n: task_score(group) for n in counts if (group := [c for c in own if at(c) == n])}
+        info = own[0].info
+        control = info.options.get("demonstration_labels") == "random"
+        others = {k: v for k, v in info.options.items() if k != "demonstration_labels"}
+        method = json.dumps([info.base_strategy, others], sort_keys=True, default=str)
+        lines.append(Line(strategy, info.family, info.readout, control, method, points))
+    chances = [s.chance for line in lines for s in line.points.values() if s.chance is not None]
+    return Curve(model, task, cells[0].info.metric, across, counts, lines, max(chances, default=None))
+
+
+def sentences(curve: Curve) -> list[str]:
     """What the curve says: prompting's best, where each tuned strategy passes it, and what the control shows."""
     prompting = [
         (score.value or 0.0, line.strategy, labels, score)
@@ -144,7 +175,7 @@ def _passing(line: Line, best: TaskScore) -> str:
     )
 
 
-def _control(curve: LabelCurve, line: Line) -> str:
+def _control(curve: Curve, line: Line) -> str:
     """Demonstrations with random labels beside those with their own."""
     gold = next((o for o in curve.lines if not o.control and o.method == line.method), None)
     both = [n for n in line.complete if gold is not None and n in gold.complete]
@@ -154,9 +185,37 @@ def _control(curve: LabelCurve, line: Line) -> str:
     return f"Random labels in the demonstrations ({line.strategy} for {gold.strategy}): {show.listed(parts, 8)}."
 
 
-def curve_table(curve: LabelCurve) -> Table:
-    """Strategies down, label counts across."""
-    columns = [Column("strategy", "readout", False), *[Column(f"{n} labels", curve.metric) for n in curve.counts]]
+def climbed(curve: Curve) -> list[str]:
+    """Which strategies a larger budget lifts: was a method merely slow?"""
+    found, single = [], False
+    for line in curve.lines:
+        points = line.complete
+        if len(points) < 2:
+            continue
+        low, high = min(points), max(points)
+        first, last = points[low], points[high]
+        moved = (last.value or 0.0) - (first.value or 0.0)
+        apart = first.high is not None and last.low is not None and last.low > first.high
+        words = "rises clearly" if apart else "rises" if moved > 0 else "does not rise"
+        doubt = "" if apart or moved <= 0 else ", within the intervals"
+        found.append(
+            f"{line.strategy} {words}{doubt}: {show.score(first.value)} with {show.compact(low)} {curve.across}, "
+            f"{show.score(last.value)} with {show.compact(high)}."
+        )
+        single = single or min(len(first.cells), len(last.cells)) < 3
+    if single:
+        found.append(
+            "With fewer than three training runs a rung, none of this is claimed of the strategies themselves."
+        )
+    return found or ["No strategy has a score at two rungs yet, so nothing can be said of what a larger budget gives."]
+
+
+def curve_table(curve: Curve) -> Table:
+    """Strategies down, label counts or rungs across."""
+    columns = [
+        Column("strategy", "readout", False),
+        *[Column(f"{show.compact(n)} {curve.across}", curve.metric) for n in curve.counts],
+    ]
     missing = Entry("–", faint=True)
     rows = [
         [
@@ -165,5 +224,5 @@ def curve_table(curve: LabelCurve) -> Table:
         ]
         for line in curve.lines
     ]
-    notes = ["A strategy that reads no label is run once, at the smallest count."]
+    notes = [f"A strategy that more {curve.across} cannot change is run once, at the smallest count."]
     return Table(curve.title, columns, rows, notes)

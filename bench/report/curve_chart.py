@@ -1,4 +1,4 @@
-"""The figure of a label curve: a line a strategy, label counts at equal steps."""
+"""The figure of a curve: a line a strategy, label counts or rungs at equal steps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import vl_convert
 
 from bench.report import format as show
 from bench.report.chart import COLOURS, style, y_range
-from bench.report.curve import LabelCurve, Line
+from bench.report.curve import Curve, Line
 from bench.report.figures import Figure, clean
 
 DASHES = {False: [1, 0], True: [4, 3]}
 """A control is dashed."""
 
 
-def line_classes(curve: LabelCurve) -> dict[str, str]:
+def line_classes(curve: Curve) -> dict[str, str]:
     """Strategy -> class of its colour; beyond seven they repeat."""
     return {line.strategy: f"c{1 + i % 7}" for i, line in enumerate(curve.lines)}
 
 
-def curve_figure(curve: LabelCurve, key: str) -> Figure | None:
+def curve_figure(curve: Curve, key: str) -> Figure | None:
     """The figure in two widths; None where no point has a score. `key` makes its ids unique."""
     drawn = [line for line in curve.lines if line.complete]
     if not drawn:
@@ -33,7 +33,7 @@ def curve_figure(curve: LabelCurve, key: str) -> Figure | None:
         clean(draw(curve, drawn, size), f"{key}-{kind}")
         for kind, size in (("wide", (560, 320)), ("narrow", (282, 290)))
     )
-    note = "A strategy that reads no label is drawn across. Bars are 95% intervals over test items."
+    note = f"A strategy that more {curve.across} cannot change is drawn across. Bars are 95% intervals over test items."
     return Figure(title, wide, narrow, f"{title}. {words}", note)
 
 
@@ -41,7 +41,7 @@ def _said(line: Line) -> str:
     return ", ".join(f"{show.score(score.value)} with {labels}" for labels, score in line.complete.items())
 
 
-def draw(curve: LabelCurve, lines: Iterable[Line], size: tuple[int, int]) -> str:
+def draw(curve: Curve, lines: Iterable[Line], size: tuple[int, int]) -> str:
     """SVG text: intervals, lines and points; what reads no label as a rule across; chance dashed."""
     classes = line_classes(curve)
     rows: list[dict[str, Any]] = []
@@ -51,10 +51,10 @@ def draw(curve: LabelCurve, lines: Iterable[Line], size: tuple[int, int]) -> str
             score = line.complete[min(line.complete)] if len(line.points) == 1 else line.complete[labels]
             rows.append(_row(curve, line, labels, score, COLOURS[classes[line.strategy]], number))
     low, high = y_range([row["low"] for row in rows] + [row["high"] for row in rows], curve.chance or 0.0)
-    names = [str(n) for n in curve.counts]
+    names = [show.compact(n) for n in curve.counts]
     x = alt.X(
         "at:Q",
-        title="labels",
+        title=curve.across,
         scale=alt.Scale(domain=[-0.4, len(curve.counts) - 0.6], nice=False),
         axis=alt.Axis(values=list(range(len(names))), labelExpr=f"{names}[datum.value]"),
     )
@@ -82,7 +82,7 @@ def draw(curve: LabelCurve, lines: Iterable[Line], size: tuple[int, int]) -> str
     return str(vl_convert.vegalite_to_svg(chart.to_dict()))
 
 
-def _row(curve: LabelCurve, line: Line, labels: int, score: Any, colour: str, number: int) -> dict[str, Any]:
+def _row(curve: Curve, line: Line, labels: int, score: Any, colour: str, number: int) -> dict[str, Any]:
     """One point; points of one label count stand a little apart so that their bars can be told."""
     apart = (number - len(curve.lines) / 2) * 0.05
     measured = labels in line.points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -116,6 +117,11 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def compact(number: int) -> str:
+    """`2048`, and from a million on `4.1e+12`."""
+    return str(number) if abs(number) < 10**6 else f"{number:.2g}"
+
+
 def listed(names: Sequence[str], most: int = 6) -> str:
     """`a, b and c`, and beyond `most` names `a, b and 7 more`."""
     if len(names) > most:
@@ -126,3 +132,9 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 def _order(value: float) -> int:
     """Power of ten of a positive number as it prints with three digits (9.996 counts as 10)."""
     return math.floor(math.log10(abs(value) * 1.0005)) if value else 0
+
+
+def text(value: object) -> str:
+    """Any recorded value as one short line."""
+    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return line if len(line) <= 300 else f"{line[:300]}…"

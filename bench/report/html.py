@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.report.curve import LabelCurve, curve_table
+from bench.report.curve import Curve, curve_table
 from bench.report.curve_chart import curve_figure, line_classes
 from bench.report.figures import Figure, family_classes, figures
 from bench.report.format import plain
@@ -34,9 +34,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class DrawnCurve:
-    """A label curve with its figure, the legend of its lines and its table."""
+    """A curve with its figure, the legend of its lines and its table."""
 
-    curve: LabelCurve
+    curve: Curve
     figure: Figure | None
     legend: dict[str, str]
     table: Table

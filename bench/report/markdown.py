@@ -37,7 +37,7 @@ def to_markdown(page: Page) -> str:
         title = f"**{escape(section.board.title)}.** " if len(page.sections) > 1 else ""
         lines += ["", f"{title}{escape(section.answer.use)} {escape(section.answer.caveat)}"]
     if page.curves:
-        lines += ["", "## How many labels"]
+        lines += ["", f"## How many {escape(page.curves[0].across)}"]
         for curve in page.curves:
             lines += _table(curve_table(curve))
     lines += ["", "## Leaderboard"]

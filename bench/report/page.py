@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from bench.report import format as show
 from bench.report.appendix import ended, failures, pair_tables
+from bench.report.budgets import budget
 from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
-from bench.report.curve import LabelCurve, curves
-from bench.report.provenance import Fact, budget, facts
+from bench.report.curve import Curve, curves
+from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
 
@@ -71,7 +72,7 @@ class Page:
     sample: str | None
     status: list[tuple[str, str]]
     remarks: list[str]
-    curves: list[LabelCurve]
+    curves: list[Curve]
     sections: list[Section]
     failures: Table | None
     facts: list[Fact]

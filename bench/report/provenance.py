@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from bench.report import format as show
+from bench.report.budgets import budget
 from bench.report.collect import CellView, Run
 
 MOST_VALUES = 8
@@ -87,27 +87,27 @@ def _distinct(values: Iterable[str], counted: bool = False) -> list[str]:
 def _machine(environment: dict[str, Any]) -> str:
     machine = environment.get("machine")
     if not isinstance(machine, dict):
-        return show.ABSENT if machine is None else _text(machine)
+        return show.ABSENT if machine is None else show.text(machine)
     known = {"cpu": "{}", "cores": "{} cores", "system": "{}"}
-    parts = [words.format(_text(machine[key])) for key, words in known.items() if machine.get(key) is not None]
+    parts = [words.format(show.text(machine[key])) for key, words in known.items() if machine.get(key) is not None]
     if isinstance(machine.get("memory_bytes"), int | float):
         parts.append(f"{show.gib(machine['memory_bytes'])} memory")
-    parts.append(f"GPU: {_text(machine['gpu'])}" if machine.get("gpu") is not None else "no GPU")
+    parts.append(f"GPU: {show.text(machine['gpu'])}" if machine.get("gpu") is not None else "no GPU")
     rest = [
-        f"{key} {_text(value)}"
+        f"{key} {show.text(value)}"
         for key, value in machine.items()
         if key not in (*known, "memory_bytes", "gpu") and value is not None
     ]
     threads = environment.get("threads")
-    return ", ".join([*parts, *rest, *([f"{_text(threads)} threads"] if threads is not None else [])])
+    return ", ".join([*parts, *rest, *([f"{show.text(threads)} threads"] if threads is not None else [])])
 
 
 def _versions(environment: dict[str, Any]) -> str:
     versions = environment.get("versions")
     if not isinstance(versions, dict):
-        return show.ABSENT if versions is None else _text(versions)
+        return show.ABSENT if versions is None else show.text(versions)
     return (
-        ", ".join(f"{name} {_text(version)}" for name, version in versions.items() if version is not None)
+        ", ".join(f"{name} {show.text(version)}" for name, version in versions.items() if version is not None)
         or show.ABSENT
     )
 
@@ -116,7 +116,7 @@ def _commit(environment: dict[str, Any]) -> str:
     if environment.get("commit") is None:
         return "commit not measured (not run from a checkout)"
     changed = {True: ", with uncommitted changes", False: ", clean"}.get(environment.get("dirty"), "")  # type: ignore[arg-type]
-    return f"commit {_text(environment['commit'])}{changed}"
+    return f"commit {show.text(environment['commit'])}{changed}"
 
 
 def _code(run: Run) -> list[str]:
@@ -151,41 +151,8 @@ def _ended(cell: CellView) -> str:
     return (used.ended_by if used else None) or show.ABSENT
 
 
-def budget(entries: dict[str, Any]) -> str:
-    """A budget in words: labels, the binding axis, caps."""
-    words = {
-        "labels": "labels",
-        "train_examples": "training examples",
-        "train_tokens": "training tokens",
-        "train_flops": "training FLOPs",
-        "train_seconds": "training seconds",
-        "memory_gib": "GiB of memory at most",
-        "trials": "trials",
-    }
-    parts = [f"{_number(value)} {words.get(key, key)}" for key, value in entries.items() if value is not None]
-    return ", ".join(parts) or show.ABSENT
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _text(value)
-    return (
-        f"{value:,}"
-        if isinstance(value, int) and abs(value) < 10**15
-        else f"{value:g}"
-        if show.finite(value) is not None
-        else show.ABSENT
-    )
-
-
 def _times(environments: list[dict[str, Any]]) -> list[str]:
     times = sorted(str(environment["time"]) for environment in environments if environment.get("time"))
     if not times:
         return [show.ABSENT]
     return [times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"]
-
-
-def _text(value: Any) -> str:
-    """Any recorded value as one short line."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 300 else f"{text[:300]}…"

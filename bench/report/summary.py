@@ -6,11 +6,13 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from bench.records import Phase, Result
+from bench.report.budgets import budget as budget_words
 from bench.report.collect import CellView
 from bench.report.format import finite
 from bench.stats.intervals import mean_of
@@ -107,8 +109,8 @@ class Board:
     rows: list[Row]
     partial: bool
     """Whether the same model and readout have a further board with other tasks."""
-    labels: int | None = None
-    """The label budget, where the run has several."""
+    under: str | None = None
+    """The budget in words, where the run has several."""
     chance: dict[str, float] = field(default_factory=dict)
     included: list[str] = field(default_factory=list)
     """Tasks in the mean: at least one strategy beats chance there."""
@@ -139,8 +141,8 @@ class Board:
     @property
     def title(self) -> str:
         """Model and readout in words."""
-        labels = "" if self.labels is None else f", {self.labels} labels"
-        return f"{self.model}, {self.readout} readout{labels}" + (f" ({', '.join(self.tasks)})" if self.partial else "")
+        under = "" if self.under is None else f", {self.under}"
+        return f"{self.model}, {self.readout} readout{under}" + (f" ({', '.join(self.tasks)})" if self.partial else "")
 
     def scale(self, task: str) -> float:
         """What one point of the task's metric is worth on the scale of the mean, before dividing by the tasks."""
@@ -159,26 +161,35 @@ def boards(cells: Iterable[CellView]) -> list[Board]:
         key = (cell.info.model, cell.info.readout, json.dumps(cell.info.budget, sort_keys=True))
         tasks = groups.setdefault(key, {})
         tasks.setdefault(cell.info.task, {}).setdefault(cell.info.strategy, []).append(cell)
-    several = len({budget for _, _, budget in groups}) > 1
+    told_apart = differing([json.loads(budget) for _, _, budget in groups])
     for (model, readout, budget), tasks in groups.items():
-        labels = json.loads(budget).get("labels") if several else None
+        under = told_apart(json.loads(budget))
         blocks: dict[frozenset[str], list[str]] = {}
         for task, strategies in tasks.items():
             blocks.setdefault(frozenset(strategies), []).append(task)
         found += [
-            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, labels)
+            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, under)
             for names in blocks.values()
         ]
     return sorted(found, key=lambda board: not board.chance)
 
 
+def differing(budgets: list[dict[str, Any]]) -> Callable[[dict[str, Any]], str | None]:
+    """How to say which of several budgets one is: its label count, else all of it; nothing where there is one."""
+    if len({json.dumps(one, sort_keys=True) for one in budgets}) < 2:
+        return lambda one: None
+    if len({one.get("labels") for one in budgets}) > 1:
+        return lambda one: f"{one.get('labels')} labels"
+    return budget_words
+
+
 def _board(
-    model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]], partial: bool, labels: int | None
+    model: str, readout: str, tasks: dict[str, dict[str, list[CellView]]], partial: bool, under: str | None
 ) -> Board:
     strategies = list(next(iter(tasks.values())))
     rows = [_row(name, {task: tasks[task][name] for task in tasks}) for name in strategies]
     metrics = {task: next(iter(by.values()))[0].info.metric for task, by in tasks.items()}
-    board = Board(model, readout, list(tasks), metrics, rows, partial, labels)
+    board = Board(model, readout, list(tasks), metrics, rows, partial, under)
     for task in board.tasks:
         known = [chance for row in rows if (chance := row.scores[task].chance) is not None]
         if known:
