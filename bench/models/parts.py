@@ -138,3 +138,4 @@ def checkpointed(base: Base) -> None:
         raise Unsupported(f"{type(module).__name__} has no gradient checkpointing: use checkpointing=false")
     contexts = {"context_fn": lambda: (nullcontext(), recomputing())}
     module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, **contexts})
+    module.disable_input_require_grads()  # only reentrant checkpoints need it, and frozen lower blocks must stay so
