@@ -6,13 +6,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from bench.errors import UserFault
+
+if TYPE_CHECKING:
+    from bench.claims import Tested
 
 app = typer.Typer(
     name="bench",
@@ -54,8 +57,10 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
     with out_of_the_way(as_json) as tell:
         known = outlook.outlook(request, planned, tell)
     rows = [outlook.row(job.cell, known[job.cell.id]) for job in planned.jobs]
+    claims = outlook.claims(request, planned, known)
     if as_json:
-        print(json.dumps({"source": planned.source, "cells": rows}, indent=1))
+        told = {"claims": [outlook.claim_row(one) for one in claims]} if claims else {}
+        print(json.dumps({"source": planned.source, "cells": rows, **told}, indent=1))
         return
     target = f", on {planned.target.name}" if planned.target else ""
     out().print(plan_table(f"{request.run_name}: {len(rows)} cells, data from {planned.source}{target}", rows))
@@ -63,6 +68,24 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
         print(f"{row['task']} {row['strategy']} s{row['seed']}: {row['reason']}")
     for reason in [] if planned.target else dict.fromkeys(row["reason"] for row in rows if row["reason"]):
         print(reason)
+    if claims:
+        show_claims(claims)
+
+
+def show_claims(claims: list[Tested]) -> None:
+    """The claims as a table, and what becomes of each statement."""
+    from bench.claims import GB, verdicts
+
+    table = Table(title="claims", title_justify="left")
+    for heading in ("claim", "strategy", "expected", "predicted GB", "holds"):
+        table.add_column(heading, overflow="fold")
+    for one in claims:
+        peak = "?" if one.peak is None else f"{one.peak / GB:.2f}"
+        holds = {True: "yes", False: "no", None: "?"}[one.holds]
+        table.add_row(one.name, one.claim.strategy, one.expected, peak, holds)
+    out().print(table)
+    for says, verdict in verdicts(claims).items():
+        print(f"{says}: {verdict}")
 
 
 @contextmanager

@@ -23,12 +23,13 @@ from bench.store import write_record
 Tell = Callable[[int, int], None]
 
 
-def forecast(jobs: list[Job], on_card: bool, tell: Tell = lambda done, of: None) -> dict[str, Predicted]:
+def forecast(jobs: list[Job], on_card: set[str], tell: Tell = lambda done, of: None) -> dict[str, Predicted]:
     """A prediction for every job, by cell id; those asked for before come from the cache.
 
-    `tell` hears how many of the missing ones are done. A prediction that could not be made holds the reason.
+    Cells named by `on_card` are predicted as a card runs them. `tell` hears how many of the missing ones are done. A
+    prediction that could not be made holds the reason.
     """
-    places = {job.cell.id: place(job, on_card) for job in jobs}
+    places = {job.cell.id: place(job, job.cell.id in on_card) for job in jobs}
     found = {key: known for key, path in places.items() if (known := remembered(path)) is not None}
     missing = [job for job in jobs if job.cell.id not in found]
     if not missing:
@@ -36,7 +37,7 @@ def forecast(jobs: list[Job], on_card: bool, tell: Tell = lambda done, of: None)
     with predictor() as ask:
         for done, job in enumerate(missing):
             tell(done, len(missing))
-            found[job.cell.id] = one = Predicted.model_validate(ask(job, on_card))
+            found[job.cell.id] = one = Predicted.model_validate(ask(job, job.cell.id in on_card))
             if one.peak_bytes is not None:
                 places[job.cell.id].parent.mkdir(parents=True, exist_ok=True)
                 write_record(places[job.cell.id], one)

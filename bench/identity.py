@@ -30,7 +30,11 @@ def digest(data: Any, length: int = 64) -> str:
 
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
-    return digest(task.model_dump(mode="json", exclude={"data", "model", "strategies", "batch", "sequence"}), 16)
+    apart = {"data", "model", "strategies", "batch", "sequence", "precision"}
+    content = task.model_dump(mode="json", exclude=apart)
+    if content["objective"] == "labels":
+        del content["objective"]  # it came later: earlier records stand
+    return digest(content, 16)
 
 
 def cell_id(task: str, strategy: str, seed: int, identity: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import plan
 from bench.cards import GIB, Card, verdict
+from bench.claims import Tested, tested
 from bench.config import Request
 from bench.forecast import Tell, forecast
 from bench.measure import card
@@ -19,7 +20,9 @@ NO_LIMIT = "no limit to compare with: name a card (gpu=t4) or a cap (budget.memo
 
 def outlook(request: Request, planned: Planned, tell: Tell = lambda done, of: None) -> dict[str, Predicted]:
     """The prediction of every cell by id, with seconds of like cells on this machine and a verdict on memory."""
-    on_card = any(job.cell.device == "cuda" for job in planned.jobs)
+    # a claim about a card is one about what the card would hold, on whatever machine this is
+    claimed = {(claim.task, claim.strategy) for claim in request.suite.claims.values() if claim.fits}
+    on_card = {j.cell.id for j in planned.jobs if j.cell.device == "cuda" or (j.cell.task, j.cell.strategy) in claimed}
     foretold = forecast(planned.jobs, on_card, tell)
     earlier = plan.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     return {
@@ -48,6 +51,22 @@ def judged(foretold: Predicted, limit: int | None) -> Predicted:
         return foretold.model_copy(update={"reason": NO_LIMIT})
     fits, words = verdict(foretold.peak_bytes, limit)
     return foretold.model_copy(update={"fits": fits, "reason": words, "limit_bytes": limit})
+
+
+def claims(request: Request, planned: Planned, known: dict[str, Predicted]) -> list[Tested]:
+    """The suite's claims beside the predictions of their cells."""
+    peaks = {(job.cell.task, job.cell.strategy): known[job.cell.id].peak_bytes for job in planned.jobs}
+    return tested(request.suite.claims, peaks)
+
+
+def claim_row(one: Tested) -> dict[str, Any]:
+    """One claim of `plan --json`."""
+    return {
+        "name": one.name,
+        **one.claim.model_dump(mode="json"),
+        "predicted_bytes": one.peak,
+        "holds": one.holds,
+    }
 
 
 def row(cell: CellInfo, known: Predicted) -> dict[str, Any]:

@@ -108,13 +108,13 @@ def make(request: Request, on_target: bool = False) -> Planned:
     if not on_target:
         check_cap(suite.budget.memory_gib, device)
     suite = capped(suite, target, device)
-    precision = precision_of(suite.precision, device, target)
     jobs = []
     for name, task in suite.tasks.items():
         for spec in [task.model] if task.model else suite.model:
             assert spec is not None
             for variant in variants[name]:
                 others = variant.sources_of(name, suite.tasks)
+                precision = precision_of(task.precision or suite.precision, device, target)
                 for budget, seed in repeats(suite, variant):
                     cell = cell_info(suite, name, models[spec], variant, budget, seed, (device, precision), located)
                     jobs.append(make_job(request, cell, models[spec], variant, others, located))
@@ -203,14 +203,14 @@ def cell_info(
 
     `computes`: device type and precision.
     """
-    task = suite.tasks[name]
+    task, own = suite.tasks[name], variant.options.checkpointing
     device, precision = computes
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
         "metric": task.metric,
         "seed": seed,
-        "options": variant.options.model_dump(mode="json"),
+        "options": variant.options.model_dump(mode="json", exclude={"checkpointing"}),
         "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
         "precision": precision,
         "device": device,
@@ -218,7 +218,8 @@ def cell_info(
         "micro_batch": suite.micro_batch,
         "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
         "sequence": task.sequence or suite.sequence,
-        "checkpointing": suite.checkpointing,
+        "checkpointing": suite.checkpointing if own is None else own,
+        "foreach": suite.foreach,
         "limit": task.limit,
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
@@ -241,7 +242,7 @@ def identified(measured: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in measured.items() if key not in LATER or value}
 
 
-LATER = ("checkpointing",)
+LATER = ("checkpointing", "foreach")
 """Axes that came after the first records."""
 
 

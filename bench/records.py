@@ -206,6 +206,8 @@ class CellInfo(Record):
     sequence: int
     checkpointing: bool = False
     """Whether activations were dropped in the forward pass and computed again for the backward pass."""
+    foreach: bool = False
+    """Whether AdamW worked on all weights at once on a CPU, as it does on a card."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
     limit: int | None = None

@@ -43,6 +43,8 @@ class Options(Frozen):
 
     readout: Readout = "auto"
     """How the answer is read: `head`, `verbalizer`, or `auto` (the suite's, else what model and strategy allow)."""
+    checkpointing: bool | None = None
+    """Drop activations and compute them again for the backward pass; None: as the suite says."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class TaskContext:
     """Where this task stands among its sources by name: every task of a set trains the same."""
     device: str = "cpu"
     """Where the cell computes: `cpu` or `cuda`."""
+    foreach: bool = False
+    """Whether AdamW works on all weights at once, as it does on a card anyway."""
 
     @property
     def classes(self) -> int:

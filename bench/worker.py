@@ -128,7 +128,16 @@ class Cell:
         """A task and its labelled rows, read as this cell reads."""
         cell, readout = self.job.cell, cast(Literal["head", "verbalizer"], self.job.cell.readout)
         return TaskContext(
-            name, task, train, cell.seed, readout, cell.batch, cell.sequence, cell.micro_batch, device=cell.device
+            name,
+            task,
+            train,
+            cell.seed,
+            readout,
+            cell.batch,
+            cell.sequence,
+            cell.micro_batch,
+            device=cell.device,
+            foreach=cell.foreach,
         )
 
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:

@@ -63,14 +63,21 @@ class DataRef(Frozen):
         None, description="file in suites/samples/ to use where neither mirror nor hub is at hand"
     )
     path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
+    random: int | None = Field(None, ge=4, description="so many rows of random letters, each as long as `sequence`")
 
     @model_validator(mode="after")
     def one_source(self) -> DataRef:
-        if self.path is not None and (self.hub is not None or self.sample is not None):
-            raise ValueError("a task's data names either 'hub' (with an optional 'sample') or 'path', not both")
-        if self.path is None and self.hub is None and self.sample is None:
-            raise ValueError("a task's data needs 'hub', 'path' or 'sample'")
+        named = [k for k in ("path", "random") if getattr(self, k) is not None]
+        if len(named) > 1 or (named and (self.hub is not None or self.sample is not None)):
+            raise ValueError("a task's data names one of 'hub' (with an optional 'sample'), 'path' or 'random'")
+        if not named and self.hub is None and self.sample is None:
+            raise ValueError("a task's data needs 'hub', 'path', 'sample' or 'random'")
         return self
+
+    @property
+    def own(self) -> bool:
+        """Whether the task is its own source, whatever the run's is."""
+        return self.path is not None or self.random is not None
 
 
 class Template(Frozen):
@@ -107,6 +114,9 @@ class Task(Frozen):
     data: DataRef
     splits: Splits
     kind: Literal["classify"] = "classify"
+    objective: Literal["labels", "language"] = Field(
+        "labels", description="training loss: over the labels' scores, or over every next token of the prompt"
+    )
     columns: dict[str, str] = Field(
         description="field -> data column; `label` is the label's column, the others are text"
     )
@@ -121,6 +131,7 @@ class Task(Frozen):
     strategies: dict[str, dict[str, Any] | None] | None = Field(None, description="this task's own strategies")
     batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
     sequence: int | None = Field(None, ge=8, description="longest input in tokens, instead of the suite's")
+    precision: Precision | None = Field(None, description="this task's own precision instead of the suite's")
 
     @model_validator(mode="after")
     def coherent(self) -> Task:
@@ -217,6 +228,23 @@ class Budget(Frozen):
         return self.model_copy(update=update)
 
 
+class Claim(Frozen):
+    """A statement of the literature about memory, as something a cell can show."""
+
+    task: str
+    strategy: str
+    gigabytes: tuple[float, float] | None = Field(None, description="expected peak, GB (10^9 bytes): lowest, highest")
+    fits: str | None = Field(None, description="a card the cell is said to fit")
+    says: str = Field(description="the statement")
+    source: str = Field(description="where it stands")
+
+    @model_validator(mode="after")
+    def one_expectation(self) -> Claim:
+        if (self.gigabytes is None) == (self.fits is None):
+            raise ValueError("a claim expects either 'gigabytes' or 'fits'")
+        return self
+
+
 class Suite(Frozen):
     """What is measured. Every field here can change a result, so all of it is part of a cell's identity."""
 
@@ -227,6 +255,8 @@ class Suite(Frozen):
     strategies: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[Whole] = Field([0], min_length=1)
     budget: Budget
+    claims: dict[str, Claim] = Field(default_factory=dict, description="statements that cells of this suite test")
+    foreach: bool = Field(False, description="AdamW works on all weights at once; a card always does so")
     gpu: Word | None = Field(None, description="target card: caps memory on a card, and `plan` says what fits")
     readout: Readout = "auto"
     precision: Precision = "auto"

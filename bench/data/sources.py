@@ -20,7 +20,7 @@ ENDINGS = (".parquet", ".jsonl", ".csv")
 
 @dataclass(frozen=True)
 class Located:
-    """A task's files: `source` (mirror, hub, sample or path), split base name -> its files in order, and their digest.
+    """A task's files: `source` (mirror, hub, sample, path or random), split base name -> its files in order, digest.
 
     In a sample every split lies in the same file, its rows told apart by their `split` key. `fingerprint` is
     `sha256:<hex>` over the split names and the bytes of the needed files.
@@ -45,14 +45,14 @@ def mirror_folder(settings: DataSettings) -> Path | None:
 
 
 def choose_source(tasks: dict[str, Task], settings: DataSettings) -> str:
-    """The one source for all tasks of a run: `mirror`, `hub`, `sample`, or `path` where every task has its own folder.
+    """The one source for all tasks of a run: `mirror`, `hub`, `sample`, or `path` where every task is its own.
 
     Auto takes the mirror if one is named, else the hub if every task is cached or its address answers, else the sample.
 
     Raises:
         UserFault: a task that the source cannot serve, a mirror that is not named or not there, or nothing left to try.
     """
-    foreign = {name: task for name, task in tasks.items() if task.data.path is None}
+    foreign = {name: task for name, task in tasks.items() if not task.data.own}
     if not foreign:
         return "path"
     source = settings.source
@@ -125,6 +125,8 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
     Raises:
         UserFault: a file that is not there (named, with what is), or a download that failed.
     """
+    if task.data.random is not None:
+        return Located("random", {}, f"random:{task.data.random}:v1")
     splits = needed(task)
     if task.data.path is not None:
         source, files = "path", _own(name, Path(task.data.path).expanduser(), splits)

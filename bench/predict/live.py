@@ -109,6 +109,20 @@ class Live(TorchDispatchMode):
                 found = self.note(tensor)
                 found.kind = found.kind or kind
 
+    @contextmanager
+    def hosted(self, tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+        """These lie in the host's memory during the block: what is left of them then moves to the device."""
+        held = {id(one): one for one in map(self.note, tensors)}
+        del tensors  # they must be free to go
+        yield
+        for one in held.values():
+            if one.died is None:
+                one.born = self.clock
+            else:
+                one.size = 0
+        gone = {one.number for one in held.values()}
+        self.events = [event for event in self.events if event[1] not in gone]
+
     def stage(self, name: str) -> None:
         """Begin a stage; the one before ends."""
         self.stages[-1].ends = self.clock

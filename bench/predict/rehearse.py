@@ -52,10 +52,14 @@ def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
     live, found = Live(), Rehearsal()
     cell = Cell(job.model_copy(update={"cell": job.cell.model_copy(update={"device": "cpu"})}), lambda: base, untold)
     with stand_ins(live, on_card), live:
-        live.claim([*base.module.parameters(), *base.module.buffers()], "parameters")
+        weights = [*base.module.parameters(), *base.module.buffers()]
+        live.claim(weights, "parameters")
         context, rows = cell.opened(base)
-        live.stage("adapt prepare")
-        plan = cell.prepared(base, context)
+        # a strategy that puts the base on the card itself never holds it whole there
+        with live.hosted(weights if on_card and cell.strategy.places_base else ()):
+            del weights
+            live.stage("adapt prepare")
+            plan = cell.prepared(base, context)
         claim_model(live, base, plan)
         budget = Budget.model_validate(job.cell.budget)
         if plan.groups:

@@ -35,6 +35,8 @@ class Reader(Protocol):
 
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor: ...
 
+    def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor: ...
+
 
 @contextmanager
 def only_positions(head: nn.Module, positions: torch.Tensor, padded: int) -> Iterator[None]:
@@ -67,6 +69,9 @@ class VerbalizerReader:
             what = "has no LM head" if base.kind == "encoder" else "fills blanks only"
             raise Unsupported(f"the verbalizer readout continues text, and this model {what}: use readout=head")
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
+        self.objective = context.task.objective
+        if self.objective == "language" and base.kind != "causal":
+            raise Unsupported(f"objective=language predicts every next token; this model is {base.kind}: use labels")
         self.truncated = 0
         self.reserved = 0
         """Tokens of every row kept free for what comes between prompt and word."""
@@ -147,6 +152,14 @@ class VerbalizerReader:
         batch.extra = {k: v.to(self.device) for k, v in batch.extra.items()}
         return batch
 
+    def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy over the labels' scores, or of every next token of the prompt (`objective: language`)."""
+        if self.objective == "labels":
+            return nn.functional.cross_entropy(self.scores(module, batch), labels)
+        real = batch.inputs["attention_mask"][:, -batch.padded :] == 1
+        loss: torch.Tensor = module(**batch.inputs, labels=batch.inputs["input_ids"].masked_fill(~real, -100)).loss
+        return loss
+
     def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
         """Float32 (items, labels): log-probability of each label's word, summed over its tokens."""
         length = int(batch.extra["width"]) if "width" in batch.extra else batch.padded
@@ -165,6 +178,8 @@ class HeadReader(nn.Module):
     def __init__(self, base: Base, context: TaskContext) -> None:
         super().__init__()
         self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
+        if context.task.objective == "language":
+            raise Unsupported("objective=language trains through the LM head: use readout=verbalizer")
         self.fields = context.task.fields
         self.truncated = 0
         self.device = next(base.module.parameters()).device
@@ -200,6 +215,10 @@ class HeadReader(nn.Module):
     def features(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Pooled hidden states, (items, width)."""
         return pool(self.how, module(**batch.inputs).last_hidden_state, batch.lengths, batch.padded)
+
+    def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy over the labels."""
+        return nn.functional.cross_entropy(self.scores(module, batch), labels)
 
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 logits (items, labels)."""

@@ -45,7 +45,7 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Optimizer steps until the meter says the budget is spent. Raises `Diverged` on a loss that is not finite."""
     assert plan.examples and plan.module is not None and meter.budget is not None
     examples = plan.examples()
-    optimizer = Optimizer(plan)
+    optimizer = Optimizer(plan, foreach=context.foreach)
     done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
     plan.module.train()
     for rows in fitting(plan, examples, context, meter):

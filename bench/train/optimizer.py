@@ -34,7 +34,7 @@ class Optimizer:
     host when the card is full (Dettmers et al. 2023, section 3).
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, foreach: bool = False) -> None:
         self.params = [p for g in plan.groups for p in g.params]
         self.whole = {id(p): p.detach().float() for p in self.params if p.dtype in (torch.bfloat16, torch.float16)}
         for copy in self.whole.values():
@@ -49,7 +49,7 @@ class Optimizer:
 
             self.inner: torch.optim.Optimizer = PagedAdamW32bit(groups)
         else:
-            self.inner = torch.optim.AdamW(groups)
+            self.inner = torch.optim.AdamW(groups, foreach=foreach or None)  # None: as torch does on the device
 
     def step(self, progress: float) -> None:
         """One update at the rates of this share of the budget, gradients clipped together."""

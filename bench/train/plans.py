@@ -103,7 +103,7 @@ def gradient_plan(
     groups = [ParamGroup(trained, lr, weight_decay), *([ParamGroup(heads, max(lr, HEAD_LR))] if heads else [])]
 
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(taught.readers[batch.group].scores(module, batch), labels)
+        return taught.readers[batch.group].loss(module, batch, labels)
 
     kept = together(stored, head_of(reader))
     return Plan(
