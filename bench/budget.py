@@ -124,16 +124,18 @@ class Meter:
         @contextmanager
         def passed(shape: tuple[Any, ...]) -> Iterator[None]:
             nonlocal flops, recomputed, first
-            if self.book.get(shape) is None:
+            known, again = self.book.get(shape), self.again.get(shape)
+            if known is None or again is None:
                 first = True
                 with counting() as count:
                     yield
-                self.book.add(shape, float(count.flops))
-                self.again.add(shape, float(count.recomputed))
+                known, again = float(count.flops), float(count.recomputed)
+                self.book.add(shape, known)
+                self.again.add(shape, again)
             else:
                 yield
-            flops += self.book.get(shape) or 0.0
-            recomputed += self.again.get(shape) or 0.0
+            flops += known
+            recomputed += again
 
         self._sync()
         start = time.perf_counter()

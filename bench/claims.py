@@ -32,7 +32,7 @@ class Tested:
         return f"fits {self.claim.fits}"
 
 
-def tested(claims: Mapping[str, Claim], peaks: Mapping[tuple[str, str], int | None]) -> list[Tested]:
+def examined(claims: Mapping[str, Claim], peaks: Mapping[tuple[str, str], int | None]) -> list[Tested]:
     """Every claim whose cell is among `peaks`, (task, strategy) -> predicted bytes. Raises `UserFault` for a card that
     does not exist."""
     found = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import plan
 from bench.cards import GIB, Card, verdict
-from bench.claims import Tested, tested
+from bench.claims import Tested, examined
 from bench.config import Request
 from bench.forecast import Tell, forecast
 from bench.measure import card
@@ -56,7 +56,7 @@ def judged(foretold: Predicted, limit: int | None) -> Predicted:
 def claims(request: Request, planned: Planned, known: dict[str, Predicted]) -> list[Tested]:
     """The suite's claims beside the predictions of their cells."""
     peaks = {(job.cell.task, job.cell.strategy): known[job.cell.id].peak_bytes for job in planned.jobs}
-    return tested(request.suite.claims, peaks)
+    return examined(request.suite.claims, peaks)
 
 
 def claim_row(one: Tested) -> dict[str, Any]:

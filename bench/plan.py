@@ -81,7 +81,7 @@ def precision_of(asked: str, device: str, target: Card | None = None) -> str:
     """fp32 on a CPU; on a card bf16 where it has it (compute capability 8.0 on), else fp16."""
     if asked != "auto":
         return asked
-    if target is not None:
+    if target is not None and device == "cuda":
         return target.precision
     described = card.describe() if device == "cuda" else None
     if described is None:
@@ -118,6 +118,12 @@ def make(request: Request, on_target: bool = False) -> Planned:
                 for budget, seed in repeats(suite, variant):
                     cell = cell_info(suite, name, models[spec], variant, budget, seed, (device, precision), located)
                     jobs.append(make_job(request, cell, models[spec], variant, others, located))
+    if not jobs:
+        asked = ", ".join(suite.strategies)
+        raise UserFault(
+            f"no cell to run: the tasks list their own strategies, none of which is among those selected ({asked}); "
+            "allowed: one that the suite file lists there"
+        )
     return Planned(source, jobs, models, target)
 
 

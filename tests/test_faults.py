@@ -103,6 +103,8 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("budget.train_examples=null", "exactly one budget axis must bind, got none"),
         ("budget.curve=[8,32] budget.labels=8", "labels and curve both say how many labels"),
         ("budget.curve=[8,8]", "each once"),
+        ("gpu=t5", "unknown gpu 't5'; did you mean 't4'?"),
+        ("tasks.sst2.data.random=9", "a task's data names one of"),
         ("budget.ladder=[8,8]", "ladder holds values of the axis above 0, each once"),
         ("budget.ladder=[0,8]", "ladder holds values of the axis above 0, each once"),
         ("budget.ladder=[8.5]", "ladder holds whole numbers of train_examples"),
@@ -126,6 +128,17 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
 def test_a_bad_request_is_one_worded_line(fault: Fault, tokens: str, words: str) -> None:
     """It is refused before anything is loaded or written."""
     assert words in fault("plan", *SMOKE, *tokens.split(" "))
+
+
+def test_a_cap_above_the_machine(fault: Fault) -> None:
+    """It would cap nothing; a plan for another machine may have it."""
+    assert "budget.memory_gib: got 100000, this machine has" in fault("run", *SMOKE, "budget.memory_gib=100000")
+
+
+def test_a_selection_that_no_task_lists(fault: Fault) -> None:
+    """Tasks with strategies of their own ignore a selected one that they do not list: no cell is no result."""
+    words = fault("plan", "suite=memory-claims", "tasks=gpt2-small-seq128", "strategies=lora")
+    assert "no cell to run: the tasks list their own strategies, none of which is among those selected (lora)" in words
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def load(arguments: list[str]) -> Request:
         refuse_stray_overrides(kind, overrides.get(kind), raw.get(kind), asked.selected.get(kind))
     suite_axis_gives_way(raw, overrides)
     merged = tokens_.merge(raw, overrides)
+    own_entries_follow(merged.get("tasks") or {}, overrides.get("strategies") or {})
     for kind, chosen in asked.selected.items():
         select(merged, kind, chosen)
     return Request(suite=build(Suite, merged, asked.suite), settings=build(Settings, settings_raw, "settings"))
@@ -117,6 +118,15 @@ def suite_axis_gives_way(raw: dict[str, Any], overrides: dict[str, Any]) -> None
     for keys in (AXES, COUNTS):
         if any(asked.get(key) is not None for key in keys):
             raw["budget"] = budget = {key: value for key, value in budget.items() if key not in keys}
+
+
+def own_entries_follow(tasks: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """An override of a strategy reaches the tasks that list it themselves, which would else not hear of it."""
+    for task in tasks.values():
+        own = task.get("strategies") if isinstance(task, dict) else None
+        for name, options in overrides.items():
+            if own and name in own and isinstance(options, dict):
+                own[name] = {**(own[name] or {}), **options}
 
 
 def select(merged: dict[str, Any], kind: str, chosen: list[str]) -> None:

@@ -1,0 +1,94 @@
+"""Target cards, verdicts on predicted memory, and the claims of the literature."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import plan
+from bench.cards import CONTEXT_BYTES, GIB, card_named, cards, verdict
+from bench.claims import examined, holds, verdicts
+from bench.config import load
+from bench.config.schema import Claim
+from bench.errors import UserFault
+
+PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample"]
+
+
+def test_every_card_has_what_a_verdict_needs() -> None:
+    assert set(cards()) == {"t4", "v100-32", "a10g", "rtx-4090", "l40s", "a100-40", "a100-80", "h100", "h200"}
+    for name, card in cards().items():
+        assert card.source and card.bandwidth_gb_s > 100, name
+        assert ("bf16" in card.tflops) == (float(card.compute_capability) >= 8.0), name
+        assert card.usable_bytes == card.memory_bytes - CONTEXT_BYTES
+
+
+def test_a_card_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(UserFault, match=r"unknown gpu 'a100'; did you mean 'a100-[48]0'"):
+        card_named("a100")
+
+
+@pytest.mark.parametrize(
+    ("peak", "fits", "words"),
+    [
+        (10, True, "needs 10.00 of 15.00 GiB, 5.00 GiB to spare"),
+        (20, False, "needs 20.00 of 15.00 GiB, 5.00 GiB too much"),
+        (14.5, None, "close: needs 14.50 of 15.00 GiB, 0.50 GiB to spare"),
+        (15.5, None, "close: needs 15.50 of 15.00 GiB, 0.50 GiB too much"),
+    ],
+)
+def test_a_verdict_says_by_how_much(peak: float, fits: bool | None, words: str) -> None:
+    """Within the prediction's own error there is none."""
+    found = verdict(peak * GIB, 15 * GIB)
+    assert found[0] is fits and found[1].startswith(words)
+
+
+@pytest.mark.parametrize(("gpu", "precision"), [("t4", "fp16"), ("l40s", "bf16")])
+def test_a_plan_for_a_card_is_of_its_cells(gpu: str, precision: str) -> None:
+    """Device, precision and cap are the card's; what is run here is not touched."""
+    [job] = plan.make(load([*PLANNED, f"gpu={gpu}"]), on_target=True).jobs
+    assert (job.cell.device, job.cell.precision) == ("cuda", precision)
+    assert job.memory_gib == pytest.approx(card_named(gpu).usable_bytes / GIB, abs=1e-3)
+    here = plan.make(load([*PLANNED, f"gpu={gpu}", "device=cpu"])).jobs[0]
+    assert here.cell.device == "cpu" and here.memory_gib is None
+    assert here.cell.id == plan.make(load([*PLANNED, "device=cpu"])).jobs[0].cell.id
+
+
+def claim(task: str, **expects: object) -> Claim:
+    return Claim.model_validate({"task": task, "strategy": "full", "says": "it fits", "source": "x", **expects})
+
+
+def test_claims_hold_or_not() -> None:
+    """Within the prediction's error a range holds; a card without a verdict leaves the claim open."""
+    assert holds(claim("a", gigabytes=[3, 4]), 3_500_000_000) is True
+    assert holds(claim("a", gigabytes=[3, 4]), 4_300_000_000) is True
+    assert holds(claim("a", gigabytes=[3, 4]), 5_000_000_000) is False
+    assert holds(claim("a", fits="t4"), 10 * GIB) is True
+    assert holds(claim("a", fits="t4"), round(14.4 * GIB)) is None
+    with pytest.raises(UserFault, match="unknown gpu"):
+        holds(claim("a", fits="t5"), GIB)
+
+
+def test_a_statement_holds_when() -> None:
+    ranges = {"short": claim("short", gigabytes=[3, 4]), "long": claim("long", gigabytes=[3, 4])}
+    for short, long, words in (
+        (3.5, 3.6, "holds"),
+        (3.5, 9.0, "holds when short"),
+        (1.0, 9.0, "does not hold"),
+        (3.5, None, "open for long; holds when short"),
+    ):
+        peaks = {("short", "full"): round(short * 1e9), ("long", "full"): None if long is None else round(long * 1e9)}
+        assert verdicts(examined(ranges, peaks)) == {"it fits": words}
+
+
+@pytest.mark.parametrize("expects", [{}, {"gigabytes": [1, 2], "fits": "t4"}])
+def test_a_claim_expects_one_thing(expects: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="either 'gigabytes' or 'fits'"):
+        claim("a", **expects)
+
+
+def test_overrides_reach_the_strategies_a_task_lists() -> None:
+    """Else they would silently do nothing."""
+    tokens = ["suite=memory-claims", "tasks=llama-65b-seq128", "strategies=qlora,full", "strategies.qlora.r=16"]
+    jobs = {job.cell.strategy: job for job in plan.make(load(tokens)).jobs}
+    assert jobs["qlora"].options["r"] == 16 and jobs["qlora"].cell.checkpointing
+    assert not jobs["full"].cell.checkpointing
