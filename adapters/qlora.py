@@ -46,12 +46,13 @@ class QLoRA(Strategy):
         import torch
         from peft import LoraConfig
 
+        from bench.models.piecewise import place
         from bench.models.quantise import compute_dtype, to_4bit
         from bench.train.plans import peft_plan
 
         device, double = torch.device(context.device), options.bnb_4bit_use_double_quant
         names = to_4bit(base.module, options.bnb_4bit_quant_type, double, compute_dtype(device), device)
-        base.module.to(device)  # what is left: embeddings, norms, the LM head
+        place(base.module, device)  # what is left: embeddings, norms, the LM head
         base.module.is_loaded_in_4bit = True  # type: ignore[assignment]  # PEFT asks the model before it looks at layers
         config = LoraConfig(
             r=options.r,

@@ -24,6 +24,7 @@ from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import checkpointed, count
+from bench.models.piecewise import place
 from bench.plan import Job
 from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training
 from bench.stats.metrics import score
@@ -81,8 +82,8 @@ class Cell:
         base = self.load()
         if self.job.cell.device == "cuda":
             limit_device_memory(self.job.memory_gib)
-            if not self.strategy.places_base:
-                base.module.to("cuda")
+        if not self.strategy.places_base:
+            place(base.module, torch.device(self.job.cell.device))
         return base
 
     def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench.models.parts import linear_layers
+from bench.models.piecewise import materialise
 from bench.strategy import Unsupported
 
 
@@ -37,8 +38,11 @@ def to_4bit(
     layers = {name: layer for name, layer in linear_layers(module).items() if name.split(".")[-1] not in whole}
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
+        if layer.weight.is_meta:  # a model too large for the host: this matrix is drawn now and gone when it is small
+            materialise(layer, module, device)
         new = quantised(bnb, layer, quant_type, double_quant, compute, device)
         setattr(module.get_submodule(parent), leaf, new)
+        layers[name] = new
     return list(layers)
 
 
