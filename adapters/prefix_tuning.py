@@ -69,6 +69,8 @@ def initialise(module: nn.Module, base: Base, ids: list[int]) -> None:
     import torch
 
     prefix = module.get_parameter("prompt_encoder.default.embedding.weight")
+    if next(base.module.parameters()).is_meta:  # shapes without values: nothing to start from
+        return
     with torch.no_grad():
         cache = base.module(input_ids=torch.tensor([ids], device=prefix.device), use_cache=True).past_key_values
         parts = [part[0] for layer in cache.layers for part in (layer.keys, layer.values)]  # each (heads, p, size)
