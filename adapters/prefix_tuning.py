@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bench.models.base import Base
 
 
@@ -21,7 +23,10 @@ class PrefixTuningOptions(Options):
     num_virtual_tokens: int = Field(20, ge=1)
     """Length of the prefix (Li & Liang 2021, figure 4: 10 to 200)."""
     prefix_projection: bool = False
-    """Write the prefix by a perceptron while training (Li & Liang 2021, section 4.3)."""
+    """Write the prefix by a perceptron while training (Li & Liang 2021, section 4.3); it starts at random."""
+    init: Literal["text", "random"] = "text"
+    """Start from the keys and values of the prompt's own words, or random ones (Li & Liang 2021, section 7.4: with few
+    labels real words are clearly better and vary less)."""
 
 
 class PrefixTuning(Strategy):
@@ -37,7 +42,7 @@ class PrefixTuning(Strategy):
     def prepare(self, base: Base, context: TaskContext, options: PrefixTuningOptions) -> Plan:
         from peft import PrefixTuningConfig
 
-        from bench.train.plans import peft_plan, virtual_tokens_fit
+        from bench.train.plans import peft_plan, prompt_ids, virtual_tokens_fit
 
         if base.kind != "causal":
             raise Unsupported(
@@ -49,7 +54,28 @@ class PrefixTuning(Strategy):
             prefix_projection=options.prefix_projection,
             encoder_hidden_size=base.width,
         )
-        return peft_plan(base, context, config, options.lr)
+        plan = peft_plan(base, context, config, options.lr)
+        if options.init == "text" and not options.prefix_projection:
+            assert plan.module is not None
+            initialise(plan.module, base, prompt_ids(base, context, options.num_virtual_tokens))
+        return plan
+
+
+def initialise(module: nn.Module, base: Base, ids: list[int]) -> None:
+    """Write the keys and values that the base computes for these tokens into the prefix.
+
+    PEFT keeps a row a virtual token: keys and values of the first layer, then of the next, each (heads x head size).
+    """
+    import torch
+
+    prefix = module.get_parameter("prompt_encoder.default.embedding.weight")
+    if next(base.module.parameters()).is_meta:  # shapes without values: nothing to start from
+        return
+    with torch.no_grad():
+        cache = base.module(input_ids=torch.tensor([ids], device=prefix.device), use_cache=True).past_key_values
+        parts = [part[0] for layer in cache.layers for part in (layer.keys, layer.values)]  # each (heads, p, size)
+        rows = torch.stack(parts).permute(2, 0, 1, 3).reshape(len(ids), -1)
+        prefix.copy_(rows.to(prefix.dtype))
 
 
 strategy = PrefixTuning()

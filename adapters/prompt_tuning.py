@@ -59,13 +59,13 @@ def initialise(module: nn.Module, base: Base, context: TaskContext, options: Pro
     """Copy embeddings of real tokens into the virtual ones, drawn by the cell's seed or from the prompt's text."""
     import torch
 
+    from bench.train.plans import prompt_ids
+
     get_input_embeddings: Any = base.module.get_input_embeddings
     embedding = get_input_embeddings()
     n = options.num_virtual_tokens
     if options.init == "text":
-        text = context.task.templates[0].pattern
-        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        ids = (ids * (n // len(ids) + 1))[:n]
+        ids = prompt_ids(base, context, n)
     else:
         generator = torch.Generator().manual_seed(context.seed)
         ids = torch.randint(0, len(base.tokenizer), (n,), generator=generator).tolist()

@@ -207,3 +207,26 @@ def test_a_multitask_plan_reads_every_task_by_its_own_labels() -> None:
 
     for rows, _ in zip(batches(examples.lengths, 4, 0, examples.groups), range(30), strict=False):
         assert len({examples.groups[i] for i in rows}) == 1
+
+
+@pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-llama"])
+def test_a_prefix_starts_as_the_prompt_itself(family: str) -> None:
+    """Before training, the prefixed model scores as the base does with the same words in front; a random prefix does
+    not."""
+    from bench.train.plans import prompt_ids
+
+    base, context = tiny.base(family), tiny.context("verbalizer")
+    plan = tiny.STRATEGIES["prefix_tuning"].prepare(base, context, tiny.options("prefix_tuning"))
+    reader, module = plan.answer.reader, plan.answer.module.eval()  # type: ignore[attr-defined]
+    [encoded] = reader.encode(context.train.fields[:1])
+    ids = [*prompt_ids(base, context, 4), *encoded.ids]
+    with torch.no_grad():
+        prefixed = reader.scores(module, reader.collate([encoded]))
+        joined = reader.scores(base.module, reader.collate([type(encoded)(ids)]))
+    assert torch.allclose(prefixed, joined, atol=1e-5)
+    free = tiny.STRATEGIES["prefix_tuning"].prepare(
+        tiny.base(family), context, tiny.options("prefix_tuning", init="random")
+    )
+    with torch.no_grad():
+        other = free.answer.reader.scores(free.answer.module.eval(), reader.collate([encoded]))  # type: ignore[attr-defined]
+    assert not torch.allclose(other, joined, atol=1e-3)

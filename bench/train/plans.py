@@ -185,6 +185,12 @@ def virtual_tokens_fit(base: Base, context: TaskContext, number: int) -> None:
         )
 
 
+def prompt_ids(base: Base, context: TaskContext, number: int) -> list[int]:
+    """`number` token ids of the prompt's own words, repeated as often as it takes: where virtual tokens start."""
+    ids: list[int] = base.tokenizer(context.task.templates[0].pattern, add_special_tokens=False)["input_ids"]
+    return (ids * (number // len(ids) + 1))[:number]
+
+
 def wrapped(target: nn.Module, config: Any, everywhere: str | None) -> Any:
     """PEFT's model around `target`. Where PEFT knows no default layers for the family and `everywhere` names the key
     that lists them, every linear layer. Raises `Unsupported` in PEFT's own words where it cannot wrap this model."""
