@@ -111,6 +111,9 @@ class PredictedPhase(Record):
 
     peak_bytes: int
     """Bytes of all tensors alive."""
+    resident_bytes: int | None = None
+    """On a CPU: what the process is expected to hold resident at that peak, over its resident set at the phase's start;
+    an allocator's holes included. None on a card, or where it is not modelled."""
     parts: dict[str, int]
     """What for: `parameters`, `gradients`, `optimizer`, `activations`, `temporaries`, `kv_cache`, `quantisation`."""
 

@@ -60,7 +60,7 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     """
     if located.source == "random":
         assert task.data.random is not None
-        return TaskRows(*(_random(task, task.data.random, seed) for seed in (1, 2)), located)
+        return TaskRows(_random(task, task.data.random, 1), _random(task, task.data.random, 2), located)
     train, test = parse(task.splits.train), parse(task.splits.test)
     whole = {base: _read_split(name, task, located, base) for base in dict.fromkeys((train.base, test.base))}
     if train.base == test.base:

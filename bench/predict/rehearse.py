@@ -140,7 +140,9 @@ def padded(rows: list[int], examples: Examples) -> int:
 
 def taken(examples: Examples, rows: list[int]) -> Examples:
     """Some rows of the examples."""
-    return Examples(*([column[i] for i in rows] for column in (examples.encoded, examples.labels, examples.items)))
+    return Examples(
+        [examples.encoded[i] for i in rows], [examples.labels[i] for i in rows], [examples.items[i] for i in rows]
+    )
 
 
 @contextmanager

@@ -49,6 +49,10 @@ class TriggerReader:
         logp = self.log_probabilities(module, batch)
         return torch.stack([logp[:, tokens].logsumexp(-1) for tokens in self.label_tokens], dim=-1)
 
+    def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy over the labels."""
+        return nn.functional.cross_entropy(self.scores(module, batch), labels)
+
     def hidden(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """What the LM head reads there, float32 (rows, width)."""
         seen: list[torch.Tensor] = []
