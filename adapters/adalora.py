@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class AdaLoRA(Strategy):
     memory = "as LoRA, and two running averages a trained parameter for the importance"
     paper = "Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning"
     keeps_all = False
+    ranges = {"lr": Log(5e-4, 2.2e-3)}
+    """5e-4 to 2.2e-3 (Zhang et al. 2023, table 8)."""
     Options = AdaLoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AdaLoRAOptions) -> Plan:
@@ -80,6 +83,7 @@ class AdaLoRA(Strategy):
         plan.loss = lambda batch, labels: fit(batch, labels) + options.orth_reg_weight * departure(module)
         plan.after_step = allocation = Allocation(module)
         plan.finish = allocation.finish
+        plan.own_state, plan.restore = allocation.state, allocation.restore
         plan.seen = [module]  # PEFT's AdaLoRA goes around the base's own call, where hooks would be
         return plan
 
@@ -98,6 +102,10 @@ def departure(module: nn.Module) -> torch.Tensor:
             product = p @ p.T if "lora_A" in name else p.T @ p
             terms.append(torch.linalg.matrix_norm(product - torch.eye(len(product), dtype=p.dtype, device=p.device)))
     return torch.stack(terms).mean()
+
+
+IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What PEFT's rank allocator remembers of every factor."""
 
 
 class Allocation:
@@ -124,6 +132,27 @@ class Allocation:
         else:
             # PEFT allocates for good where the step equals the final one: only once
             self.model.update_and_allocate(step + 1 if step == self.final else step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The importance of every triplet so far, and how far the allocation has come."""
+        import torch
+
+        allocator = self.model.rankallocator
+        held = {f"{kind}/{name}": t for kind in IMPORTANCE for name, t in getattr(allocator, kind).items()}
+        ranks = {f"ranknum/{n}": p for n, p in self.model.model.named_parameters() if n.endswith("ranknum.default")}
+        return {**held, **ranks, "step": torch.tensor([self.step, self.finalised])}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from `state`."""
+        step, finalised = state["step"].tolist()
+        self.step, self.finalised = int(step), bool(finalised)
+        parameters = dict(self.model.model.named_parameters())
+        for key, tensor in state.items():
+            kind, _, name = key.partition("/")
+            if kind in IMPORTANCE:
+                getattr(self.model.rankallocator, kind)[name] = tensor.to(parameters[name].device)
+            elif kind == "ranknum":
+                parameters[name].data.copy_(tensor)
 
     def finish(self) -> None:
         """The final ranks, if they were not reached: a budget may end before its last part."""

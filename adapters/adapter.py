@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Adapter(Strategy):
     parameters = "2 m d + d + m an adapter, one (Pfeiffer) or two (Houlsby) a block"
     memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP; Pfeiffer et al. 2021, AdapterFusion"
+    ranges = {"lr": Log(3e-5, 3e-3)}
+    """3e-5 to 3e-3 (Houlsby et al. 2019, section 3.2)."""
     Options = AdapterOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AdapterOptions) -> Plan:

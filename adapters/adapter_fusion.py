@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Needs, Options, ParamGroup, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class AdapterFusion(Strategy):
     memory = "the weights, 16 bytes a trained parameter in fp32 (the attention is as large as a quarter of a block)"
     paper = "Pfeiffer et al. 2021, AdapterFusion: Non-Destructive Task Composition for Transfer Learning"
     needs = Needs(train_labels=2)
+    ranges = {"lr": Log(3e-5, 3e-3)}
+    """The adapters' learning rate: 3e-5 to 3e-3 (Houlsby et al. 2019, section 3.2)."""
     Options = AdapterFusionOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AdapterFusionOptions) -> Plan:
@@ -77,12 +80,14 @@ class AdapterFusion(Strategy):
         over = [c.name for c in taught.contexts[:-1]] if context.sources else f"{fused} parts of the labels"
         plan.notes.append(f"adapters trained on {over}, then an attention over them")
         plan.finish = lambda: finished(plan, stack)
+        plan.pause = stack.fuse
+        plan.own_state, plan.restore = stack.state, stack.restore
         return plan
 
 
 def finished(plan: Plan, stack: Stack) -> None:
     """From here on all adapters are fused; say so where the attention never trained."""
-    stack.active = None
+    stack.fuse()
     if not stack.fusions:
         plan.notes.append(NEVER_FUSED)
 
@@ -160,6 +165,20 @@ class Stack:
             parameter.requires_grad_(not fused)
         self.active = None if fused else group
         self.fusions += fused
+
+    def fuse(self) -> None:
+        """All adapters answer, through the attention over them, until the next batch says otherwise."""
+        self.active = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """How often the attention trained."""
+        import torch
+
+        return {"fusions": torch.tensor(self.fusions)}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from `state`."""
+        self.fusions = int(state["fusions"])
 
     def departure(self) -> torch.Tensor:
         """Squared distance of the value matrices from the identity, summed over the places."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bench.space import Choice
 from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class AutoPrompt(Strategy):
     paper = "Shin et al. 2020, AutoPrompt: Eliciting Knowledge from Language Models"
     needs = Needs(kinds=frozenset(("causal", "masked")), train_labels=2)
     readouts = ("verbalizer",)
+    ranges = {"num_triggers": Choice((3, 5, 10)), "words_per_label": Choice((1, 3, 5))}
+    """Triggers 3 to 10, words of a label 1 to 5 (Shin et al. 2020, section 3 and appendix A)."""
     Options = AutoPromptOptions
 
     def prepare(self, base: Base, context: TaskContext, options: AutoPromptOptions) -> Plan:

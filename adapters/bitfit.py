@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class BitFit(Strategy):
     memory = "the weights once; a bias needs no stored input, so fewer activations than LoRA"
     paper = "Ben Zaken et al. 2022, BitFit: Simple Parameter-efficient Fine-tuning"
     base_unchanged = False
+    ranges = {"lr": Log(1e-4, 9e-4)}
+    """1e-4 to 9e-4 (Ben Zaken et al. 2022, appendix A.1)."""
     Options = BitFitOptions
 
     def prepare(self, base: Base, context: TaskContext, options: BitFitOptions) -> Plan:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from bench.config.schema import Task
+from bench.space import Choice, Space
 from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     from bench.data.rows import Rows
     from bench.models.base import Base
+
+
+DRAWS = Choice(tuple(range(10)))
+"""Draws of demonstrations, and orders of them, to choose from."""
 
 
 class FewShotOptions(Options):
@@ -27,6 +34,12 @@ class FewShotOptions(Options):
     the labels of demonstrations teach (Min et al. 2022, section 4)."""
     calibrate: bool = False
     """Contextual calibration (Zhao et al. 2021)."""
+    template: int = Field(0, ge=0)
+    """Which of the task's templates asks, from 0."""
+    demonstrations: int = Field(0, ge=0)
+    """Which draw of demonstrations, from 0: another number shows other ones (`selection: random`)."""
+    order: int = Field(0, ge=0)
+    """In which order they stand: 0 as drawn, another number shuffles them (Lu et al. 2022; `selection: random`)."""
 
 
 class FewShot(Strategy):
@@ -44,12 +57,18 @@ class FewShot(Strategy):
     def spends(self, options: Any) -> bool:
         return False  # nothing trains
 
+    def space(self, options: FewShotOptions, task: Task) -> Space:
+        """Template, demonstrations, their order and calibration (Zhao et al. 2021, section 3; Lu et al. 2022)."""
+        drawn = {} if options.selection != "random" else {"demonstrations": DRAWS, "order": DRAWS}
+        return {"template": Choice(tuple(range(len(task.templates)))), **drawn, "calibrate": Choice((False, True))}
+
     def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
         from bench.data.rows import class_balanced
         from bench.score.adapted import Calibrated
         from bench.score.demonstrations import Demonstrations
         from bench.score.readers import VerbalizerReader
 
+        context = context.with_template(options.template)
         k = len(context.train) if options.k == "all" else options.k
         if k > len(context.train):
             raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
@@ -58,7 +77,10 @@ class FewShot(Strategy):
         pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)
         if options.selection == "random":
             # chosen by their gold labels, so that both labellings show the same texts
-            chosen = class_balanced(context.train, k, context.seed, context.classes)
+            chosen = shuffled(
+                class_balanced(context.train, k, another(context.seed, options.demonstrations), context.classes),
+                another(context.seed, options.order) if options.order else None,
+            )
             shown.rows = pool.take([pool.index.index(i) for i in chosen.index])
             counts = [shown.rows.labels.count(c) for c in range(context.classes)]
             notes.append(f"demonstrations by label: {counts}")
@@ -68,6 +90,18 @@ class FewShot(Strategy):
         used = k if options.selection == "random" else len(context.train)
         rows = SaveRows(shown.rows)
         return Plan(answer=answer, save=rows, load=rows.drawn_again, seen=[base.module], labels_used=used, notes=notes)
+
+
+def another(seed: int, number: int) -> int:
+    """The cell's own seed for 0; for another number one of its own."""
+    return seed if number == 0 else zlib.crc32(f"{seed} {number}".encode())
+
+
+def shuffled(rows: Rows, seed: int | None) -> Rows:
+    """The rows in an order drawn by `seed`; None: as they are."""
+    import numpy as np
+
+    return rows if seed is None else rows.take(np.random.default_rng(seed).permutation(len(rows)).tolist())
 
 
 def mislabelled(context: TaskContext) -> Rows:

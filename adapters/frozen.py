@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from bench.config.schema import Task
+from bench.space import Log, Space
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ class Frozen(Strategy):
 
     def seeded(self, options: FrozenOptions) -> bool:
         return True  # the labels are drawn by seed
+
+    def space(self, options: FrozenOptions, task: Task) -> Space:
+        """The probe's penalty, a part of the twelve decades swept by Radford et al. 2021 (appendix A.3); or the rate of
+        top layers (Devlin et al. 2019)."""
+        return {"lr": Log(2e-5, 5e-5)} if options.top_layers else {"c": Log(1e-3, 10.0)}
 
     def prepare(self, base: Base, context: TaskContext, options: FrozenOptions) -> Plan:
         from bench.models.parts import freeze

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from bench.space import around
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class IA3(Strategy):
     parameters = "keys + values + f a block (GPT-2: queries too)"
     memory = "the weights once, next to nothing for the vectors; activations of every layer"
     paper = "Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning"
+    ranges = {"lr": around(3e-3)}
+    """Half a decade around the one published, 3e-3 (Liu et al. 2022, section 3.3)."""
     Options = IA3Options
 
     def prepare(self, base: Base, context: TaskContext, options: IA3Options) -> Plan:

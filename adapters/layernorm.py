@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class LayerNorm(Strategy):
     memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Qi et al. 2022, Parameter-Efficient Tuning on Layer Normalization for Pre-trained Language Models"
     base_unchanged = False
+    ranges = {"lr": Log(1e-4, 9e-4)}
+    """1e-4 to 9e-4, as BitFit's (Ben Zaken et al. 2022, appendix A.1)."""
     Options = LayerNormOptions
 
     def prepare(self, base: Base, context: TaskContext, options: LayerNormOptions) -> Plan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class LoRA(Strategy):
     parameters = "r (in + out) a linear layer"
     memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
+    ranges = {"lr": Log(2e-4, 5e-4)}
+    """2e-4 to 5e-4 (Hu et al. 2021, tables 9 and 11)."""
     Options = LoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: LoRAOptions) -> Plan:

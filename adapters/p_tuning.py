@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bench.space import around
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class PTuning(Strategy):
     memory = "the weights once; activations of every layer, p tokens more a row"
     paper = "Liu et al. 2021, GPT Understands, Too"
     keeps_all = False
+    ranges = {"lr": around(1e-3)}
+    """Half a decade around the default, since none is published for a frozen base."""
     Options = PTuningOptions
 
     def prepare(self, base: Base, context: TaskContext, options: PTuningOptions) -> Plan:

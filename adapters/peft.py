@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from bench.errors import nearest
+from bench.space import around
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class AnyPeft(Strategy):
     parameters = "the chosen method's"
     memory = "the chosen method's"
     paper = "Mangrulkar et al. 2022, PEFT: State-of-the-art Parameter-Efficient Fine-Tuning methods"
+    ranges = {"lr": around(1e-3)}
+    """Half a decade around the default, since no one rate is published for all methods."""
     Options = PeftOptions
 
     def prepare(self, base: Base, context: TaskContext, options: PeftOptions) -> Plan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bench.space import around
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class PrefixTuning(Strategy):
     parameters = "2 L p (key heads x head size)"
     memory = "the weights once; activations of every layer, p more keys and values a row"
     paper = "Li & Liang 2021, Prefix-Tuning: Optimizing Continuous Prompts for Generation"
+    ranges = {"lr": around(7e-3)}
+    """Half a decade around 7e-3 (the BoolQ script published with P-Tuning v2)."""
     Options = PrefixTuningOptions
 
     def prepare(self, base: Base, context: TaskContext, options: PrefixTuningOptions) -> Plan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from bench.space import around
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class PromptTuning(Strategy):
     parameters = "p d"
     memory = "the weights once; activations of every layer, p tokens more a row"
     paper = "Lester et al. 2021, The Power of Scale for Parameter-Efficient Prompt Tuning"
+    ranges = {"lr": around(1e-2)}
+    """Half a decade around the default; the published 0.3 is Adafactor's (Lester et al. 2021)."""
     Options = PromptTuningOptions
 
     def prepare(self, base: Base, context: TaskContext, options: PromptTuningOptions) -> Plan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class QLoRA(Strategy):
     memory = "the linear layers at 4.13 bits a weight (4.5 without double quantisation), the rest and training as LoRA"
     places_base = True
     paper = "Dettmers et al. 2023, QLoRA: Efficient Finetuning of Quantized LLMs"
+    ranges = {"lr": Log(1e-4, 2e-4)}
+    """1e-4 to 2e-4 (Dettmers et al. 2023, table 9)."""
     Options = QLoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: QLoRAOptions) -> Plan:

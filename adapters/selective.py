@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Selective(Strategy):
     memory = "the weights, 16 bytes a trained parameter in fp32; activations down to the lowest trained block"
     paper = "Touvron et al. 2022, Three things everyone should know about Vision Transformers; Lee et al. 2019"
     base_unchanged = False
+    ranges = {"lr": Log(1e-5, 1e-4)}
+    """1e-5 to 1e-4 (Touvron et al. 2022, section 4)."""
     Options = SelectiveOptions
 
     def prepare(self, base: Base, context: TaskContext, options: SelectiveOptions) -> Plan:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from bench.config.schema import Task
+from bench.space import Choice, Space
 from bench.strategy import Needs, Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ class ZeroShotOptions(Options):
 
     calibrate: bool = False
     """Contextual calibration (Zhao et al. 2021)."""
+    template: int = Field(0, ge=0)
+    """Which of the task's templates asks, from 0."""
 
 
 class ZeroShot(Strategy):
@@ -36,10 +42,15 @@ class ZeroShot(Strategy):
     def spends(self, options: Any) -> bool:
         return False  # nothing trains
 
+    def space(self, options: ZeroShotOptions, task: Task) -> Space:
+        """Template and calibration (Zhao et al. 2021)."""
+        return {"template": Choice(tuple(range(len(task.templates)))), "calibrate": Choice((False, True))}
+
     def prepare(self, base: Base, context: TaskContext, options: ZeroShotOptions) -> Plan:
         from bench.score.adapted import Adapted, Calibrated
         from bench.score.readers import make_reader
 
+        context = context.with_template(options.template)
         answer: Adapted | Calibrated = Adapted(base.module, make_reader(base, context))
         if options.calibrate:
             answer = Calibrated(answer, context.task.fields)

@@ -213,6 +213,13 @@ class Meter:
         assert self.budget.train_examples is not None
         return min(examples, self.budget.train_examples - self.examples)
 
+    def absorb(self, other: Meter) -> None:
+        """Count all of another meter's steps as well."""
+        self.examples += other.examples
+        self.padded_tokens += other.padded_tokens
+        self._tokens_sum += other.tokens
+        self.steps += other.steps
+
     def throughput(self) -> float | None:
         """Real tokens a second over the timed steps; None where there is none."""
         timed = [s for s in self.steps if s.timed]

@@ -47,17 +47,11 @@ class Models:
         """Load the model unless it is the one held. An error is kept and raised where the cell asks for the model."""
         if self.key == (model, precision):
             return
-        from bench.models.base import load_base, meta_base
-        from bench.models.cache import ensure
-        from bench.models.catalog import parse
-        from bench.models.piecewise import too_large
-        from bench.worker import DTYPES
+        from bench.models.build import build
 
         self.key, self.base, self.error = (model, precision), None, None
         try:
-            ref, dtype = parse(model), DTYPES[precision]
-            build = meta_base if too_large(ref, dtype) else load_base
-            self.base = build(ref, ensure(ref), dtype)
+            self.base = build(model, precision)
         except Exception as error:  # told by the cell's record, with its reason
             self.error = error
 

@@ -167,9 +167,14 @@ def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
     strategy, budgets = variant.strategy, suite.budget.expanded()
     if not strategy.spends(variant.options):
         budgets = list({budget.labels: budget for budget in reversed(budgets)}.values())[::-1]
-    seeds = suite.seeds if strategy.seeded(variant.options) else suite.seeds[:1]
-    reads_labels = strategy.needs.train_labels > 0
+    seeds = suite.seeds if seeded(suite, variant) else suite.seeds[:1]
+    reads_labels = strategy.needs.train_labels > 0 or suite.budget.trials is not None
     return [(budget, seed) for budget in (budgets if reads_labels else budgets[:1]) for seed in seeds]
+
+
+def seeded(suite: Suite, variant: Variant) -> bool:
+    """Whether the seed can change the result: it draws the labels that trials are judged by, too."""
+    return suite.budget.trials is not None or variant.strategy.seeded(variant.options)
 
 
 def models_of(suite: Suite) -> list[str]:
@@ -238,7 +243,7 @@ def cell_info(
         task=name,
         strategy=variant.name,
         family=variant.strategy.family,
-        seeded=variant.strategy.seeded(variant.options),
+        seeded=seeded(suite, variant),
         **measured,
     )
 

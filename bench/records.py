@@ -173,6 +173,53 @@ class Training(Record):
     """Rows per optimizer step."""
 
 
+class Halt(Record):
+    """What was seen of a configuration at one share of its budget."""
+
+    share: float
+    """Share of the binding axis spent, 0..1; of held-out labels asked about, where nothing trains."""
+    log_likelihood: float | None
+    """Mean log-probability of the held-out labels over all folds, nats; None where it failed."""
+
+
+class Trial(Record):
+    """One configuration that was tried."""
+
+    values: dict[str, Any]
+    """The options that were varied."""
+    halts: list[Halt]
+    """In order; the last one is the furthest it came."""
+    failed: str | None = None
+    """Why it has no likelihood."""
+    seconds: float
+    """Seconds of steps and of asking, over all folds."""
+    flops: float
+    """FLOPs of steps and of asking, over all folds."""
+
+
+class Tuning(Record):
+    """How the options were chosen within the labels (`budget.trials`)."""
+
+    search: str
+    """`halving` or `grid`."""
+    folds: int
+    """Parts of the labels, each held out once."""
+    items: int
+    """Labels, each held out once."""
+    space: dict[str, list[Any]]
+    """Option -> ends of its range, or its values."""
+    trials: list[Trial]
+    """The first one holds the defaults."""
+    chosen: int
+    """Which of them was fitted on all labels and scored."""
+    edges: list[str] = Field(default_factory=list)
+    """Chosen values at an end of their range: a better one may lie beyond."""
+    default_scores: dict[str, Score] | None = None
+    """What the defaults score on the test items, fitted on all labels; None where they were chosen or could not run."""
+    remark: str | None = None
+    """Why fewer configurations were tried than the budget allows."""
+
+
 class CellInfo(Record):
     """What was measured: a cell's identity in full."""
 
@@ -256,6 +303,7 @@ class Result(Record):
     phases: dict[str, Phase] = Field(default_factory=dict)
     used: Used | None = None
     training: Training | None = None
+    tuning: Tuning | None = None
     predicted: Predicted = Field(default_factory=Predicted)
     data: DataInfo
     model_note: str | None = None

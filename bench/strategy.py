@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict
 
 from bench.config.schema import Frozen, Readout, Task
+from bench.space import Space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +82,15 @@ class TaskContext:
     """Where the cell computes: `cpu` or `cuda`."""
     foreach: bool = False
     """Whether AdamW works on all weights at once, as it does on a card anyway."""
+
+    def with_template(self, number: int) -> TaskContext:
+        """Asked through the task's template of this number. Raises `Unsupported` where it has fewer."""
+        templates = self.task.templates
+        if number >= len(templates):
+            raise Unsupported(f"template={number}, but {self.name} has {len(templates)}: use 0 to {len(templates) - 1}")
+        if number == 0:
+            return self
+        return replace(self, task=self.task.model_copy(update={"templates": [templates[number]]}))
 
     @property
     def classes(self) -> int:
@@ -162,6 +172,12 @@ class Plan:
     """Called with the progress (0..1) between `optimizer.step()` and `zero_grad()`."""
     finish: Callable[[], None] | None = None
     """Called once after the last step."""
+    pause: Callable[[], None] | None = None
+    """Called before the plan is asked amid its training, after which it may train on."""
+    own_state: Callable[[], dict[str, torch.Tensor]] | None = None
+    """What the method keeps beside trained parameters and the optimizer: needed to go on after a pause."""
+    restore: Callable[[dict[str, torch.Tensor]], None] | None = None
+    """Takes it back into a freshly prepared plan."""
     search: Callable[[Meter], str] | None = None
     """Runs in place of the loop and gives what ended it: `converged`, or the budget axis that was spent."""
     labels_used: int | None = None
@@ -203,6 +219,8 @@ class Strategy(ABC):
     there."""
     keeps_all: ClassVar[bool] = True
     """Whether everything it creates is needed afterwards; not so where an encoder or pruned ranks are thrown away."""
+    ranges: ClassVar[Space] = {}
+    """Options that `budget.trials` varies, each over its published range; empty: there is nothing to tune."""
     Options: ClassVar[type[Options]] = Options
 
     def seeded(self, options: Any) -> bool:
@@ -212,6 +230,10 @@ class Strategy(ABC):
     def spends(self, options: Any) -> bool:
         """Whether a larger budget axis can change the result; one that spends nothing is run at one rung only."""
         return True
+
+    def space(self, options: Any, task: Task) -> Space:
+        """`ranges`, as these options and this task leave them."""
+        return self.ranges
 
     @abstractmethod
     def prepare(self, base: Base, context: TaskContext, options: Any) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,15 +23,18 @@ from bench.data.sources import Located
 from bench.errors import UserFault
 from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
+from bench.models.build import build
 from bench.models.catalog import parse
 from bench.models.parts import checkpointed, count
 from bench.models.piecewise import place
 from bench.plan import Job
-from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training
+from bench.records import DataInfo, Outcome, Parameters, Result, Score, Status, Training
+from bench.space import Space
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
-from bench.strategy import Diverged, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Diverged, Options, Plan, Strategy, TaskContext, Unsupported
 from bench.train.loop import Trained, adapt, still_improving
+from bench.tune.choose import Tuner
 
 if TYPE_CHECKING:
     from bench.models.base import Base
@@ -39,7 +43,6 @@ Load = Callable[[], "Base"]
 Tell = Callable[[str, float], None]
 NEAR_TIE = 1e-3
 """Nats between the best two labels below which rounding may decide."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Cell:
@@ -54,15 +57,20 @@ class Cell:
         self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
         self.predictions: dict[str, Any] | None = None
         self.notes: list[str] = []
+        self.budget = Budget.model_validate(job.cell.budget)
+        self.options = self.strategy.Options.model_validate(job.options)
 
     def run(self) -> None:
-        """Load, adapt, predict, save."""
-        cell = self.job.cell
+        """Tune where trials are allowed, load, adapt, predict, save."""
+        cell, defaults = self.job.cell, self.options
+        if self.budget.trials is not None:
+            self.tune()
         with self.ledger.phase("load"):
             base = self.prepare_base()
             context, rows = self.opened(base)
         base_parameters = count(list(base.module.parameters()))
-        meter = Meter(Budget.model_validate(cell.budget), cell.device, tick=lambda share: self.tell("adapt", share))
+        seed_everything(cell.seed)
+        meter = Meter(self.budget, cell.device, tick=lambda share: self.tell("adapt", share))
         with self.ledger.phase("adapt", meter):
             plan = self.prepared(base, context)
             meter.watch(plan.seen)
@@ -76,14 +84,61 @@ class Cell:
         watch.unwatch()
         self.record_scores(scores, rows.test, plan)
         self.record_parameters(plan, base_parameters)
+        if self.options != defaults:
+            del plan, base
+            self.score_defaults(defaults, context, rows.test)
+
+    def tune(self) -> None:
+        """Choose the options by cross-validation within the labels; the record tells how."""
+        cell, total = self.job.cell, Meter(None, self.job.cell.device)
+        limit_device_memory(cell.device, self.job.memory_gib)
+        with self.ledger.phase("tune", total), tempfile.TemporaryDirectory(dir=self.job.folder) as files:
+            context, _ = self.opened(self.load())
+            space = self.strategy.space(self.options, self.job.task)
+            if why := untunable(self.budget, context, space):
+                self.notes.append(why)
+                return
+            tuner = Tuner(self.fresh, context, self.options, space, Path(files))
+            try:
+                tuning = tuner.choose(self.budget, cell.device, lambda share: self.tell("tune", share))
+            finally:
+                tuner.spent(total)
+        self.fields["tuning"] = tuning
+        self.options = self.options.model_copy(update=tuning.trials[tuning.chosen].values)
+
+    def fresh(self, context: TaskContext, options: Options) -> Plan:
+        """A plan on a base of its own, prepared as that of any cell of this seed."""
+        base = build(self.job.model, self.job.cell.precision)
+        seed_everything(self.job.cell.seed)
+        self.placed(base)
+        return self.prepared(base, context, options)
+
+    def score_defaults(self, defaults: Options, context: TaskContext, test: Rows) -> None:
+        """What the strategy scores with its defaults, for the comparison: a phase of its own, beside the cell's."""
+        device, tuning = self.job.cell.device, self.fields["tuning"]
+        meter = Meter(self.budget, device, tick=lambda share: self.tell("default", share))
+        with self.ledger.phase("default", meter):
+            try:
+                plan = self.fresh(context, defaults)
+                meter.watch(plan.seen)
+                adapt(plan, context, meter)
+                meter.unwatch()
+                scores = plan.answer.predict(test.fields, Meter(None, device))
+            except (Unsupported, Diverged) as error:
+                self.notes.append(f"the defaults have no score: {error}")
+                return
+        self.fields["tuning"] = tuning.model_copy(update={"default_scores": self.scored(scores, test)})
+
+    def placed(self, base: Base) -> None:
+        """Put a base on the cell's device, unless the strategy itself does."""
+        if not self.strategy.places_base:
+            place(base.module, torch.device(self.job.cell.device))
 
     def prepare_base(self) -> Base:
         """The base on the cell's device, unless the strategy itself puts it there."""
         base = self.load()
-        if self.job.cell.device == "cuda":
-            limit_device_memory(self.job.memory_gib)
-        if not self.strategy.places_base:
-            place(base.module, torch.device(self.job.cell.device))
+        limit_device_memory(self.job.cell.device, self.job.memory_gib)
+        self.placed(base)
         return base
 
     def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:
@@ -93,9 +148,9 @@ class Cell:
         refuse_what_is_missing(self.strategy, base, context)
         return context, rows
 
-    def prepared(self, base: Base, context: TaskContext) -> Plan:
+    def prepared(self, base: Base, context: TaskContext, options: Options | None = None) -> Plan:
         """The strategy's plan. Raises `Unsupported` where it cannot work here or on these tasks."""
-        plan = self.strategy.prepare(base, context, self.strategy.Options.model_validate(self.job.options))
+        plan = self.strategy.prepare(base, context, options or self.options)
         if self.job.wants_sources and not context.sources:
             raise Unsupported("it trains on other tasks too, and this run has none: choose two tasks or more")
         if context.sources and not plan.mixed:
@@ -112,7 +167,8 @@ class Cell:
         budget = Budget.model_validate(cell.budget)
         train = draw_labels(rows.train, budget.labels, cell.seed, len(self.job.task.labels))
         if len(train) < budget.labels:
-            self.notes.append(f"only {len(train)} distinct labelled rows exist; the budget allows {budget.labels}")
+            few = f"only {len(train)} distinct labelled rows exist; the budget allows {budget.labels}"
+            self.notes = [*(note for note in self.notes if note != few), few]
         counts = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
         update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
         update["train_matches"] = rows.train_matches
@@ -144,8 +200,12 @@ class Cell:
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
         self.notes += plan.notes
         own = sum(task == context.name for task, _ in trained.read)
-        whole = own if trained.losses else len(context.train)
-        used = meter.used(whole if plan.labels_used is None else plan.labels_used, trained.ended_by, bool(plan.groups))
+        read = own if trained.losses else len(context.train)
+        if "tuning" in self.fields:
+            read = len(context.train)
+        elif plan.labels_used is not None:
+            read = plan.labels_used
+        used = meter.used(read, trained.ended_by, bool(plan.groups))
         self.fields["used"] = used.model_copy(update={"source_labels": len(trained.read) - own})
         if trained.losses:
             self.fields["training"] = Training(
@@ -157,11 +217,8 @@ class Cell:
 
     def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:
         """The task's metric and accuracy, each with its interval; a constant answer is said in words."""
-        predicted = scores.argmax(-1)
-        task = self.job.task
-        positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
-        metrics = dict.fromkeys((task.metric, "accuracy"))
-        self.fields["scores"] = {m: score(m, test.labels, predicted.tolist(), positive=positive) for m in metrics}
+        predicted, task = scores.argmax(-1), self.job.task
+        self.fields["scores"] = self.scored(scores, test)
         best = np.sort(scores, axis=-1)[:, -2:]
         self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
         if len(set(predicted.tolist())) == 1:
@@ -170,6 +227,13 @@ class Cell:
             self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
         self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
+
+    def scored(self, scores: np.ndarray, test: Rows) -> dict[str, Score]:
+        """The task's metric and accuracy of the likeliest labels."""
+        task, predicted = self.job.task, scores.argmax(-1).tolist()
+        positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
+        metrics = dict.fromkeys((task.metric, "accuracy"))
+        return {m: score(m, test.labels, predicted, positive=positive) for m in metrics}
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""
@@ -231,9 +295,19 @@ def parquet(columns: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def limit_device_memory(gib: float | None) -> None:
+def untunable(budget: Budget, context: TaskContext, space: Space) -> str | None:
+    """Why the defaults are taken without a trial; None where trials are possible."""
+    if not space:
+        return "this strategy has nothing to tune"
+    assert budget.folds is not None
+    if len(context.train) < 2 * budget.folds:
+        return f"not tuned: {len(context.train)} labels are too few for {budget.folds} folds; the defaults were taken"
+    return None
+
+
+def limit_device_memory(device: str, gib: float | None) -> None:
     """Hold this process to `gib` of the card."""
-    if gib is not None:
+    if device == "cuda" and gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
 

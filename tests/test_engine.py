@@ -104,7 +104,7 @@ class TestMeter:
             Plan(answer=None, save=lambda f: None),
             Examples([Encoded([1])] * 3, [0] * 3, [("a", i) for i in range(3)]),
         )  # type: ignore[arg-type]
-        for rows in fitting(plan, examples, tiny.context("head", batch=3), meter):
+        for rows in fitting(plan, examples, batches(examples.lengths, 3, 0), meter):
             taken.append(len(rows))
             with meter.step((len(rows),), len(rows)):
                 pass

@@ -15,6 +15,9 @@ COUNTS = ("labels", "curve")
 Readout = Literal["auto", "head", "verbalizer"]
 Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Search = Literal["grid", "halving"]
+FOLDS = 2
+"""Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
 
 
 WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes, or give a number (YAML 1.1 does so with yes and no)"
@@ -178,6 +181,15 @@ class Budget(Frozen):
     curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
     ladder: list[float] | None = Field(None, min_length=1, description="values of the binding axis, each run")
     memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
+    trials: int | None = Field(None, ge=2, description="configurations each strategy tries, its defaults among them")
+    search: Search | None = Field(None, description="with trials: `halving` (the default) or `grid`, all to the end")
+    folds: int | None = Field(None, ge=2, description="with trials: parts of the labels, each held out once (2)")
+
+    @model_validator(mode="after")
+    def trials_first(self) -> Budget:
+        if self.trials is None and (stray := [key for key in ("search", "folds") if getattr(self, key) is not None]):
+            raise ValueError(f"{stray[0]} says how trials are searched, and there are none: give budget.trials too")
+        return self
 
     @model_validator(mode="after")
     def one_count_of_labels(self) -> Budget:
@@ -223,6 +235,8 @@ class Budget(Frozen):
     def _at(self, labels: int, rung: float) -> Budget:
         value = int(rung) if self.axis in WHOLE_AXES else rung
         update: dict[str, Any] = {"labels": labels, "curve": None, "ladder": None, self.axis: value}
+        if self.trials is not None:
+            update |= {"search": self.search or "halving", "folds": self.folds or FOLDS}
         if self.epochs is not None:
             update |= {"train_examples": max(1, round(labels * value)), "epochs": None}
         return self.model_copy(update=update)

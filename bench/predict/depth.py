@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from bench.models.base import depth_of
+from bench.models.build import DTYPES
 from bench.models.cache import ensure
 from bench.models.catalog import parse
 from bench.plan import Job
@@ -13,7 +14,6 @@ from bench.predict.fakes import fake_base
 from bench.predict.live import Peak
 from bench.predict.rehearse import Rehearsal, rehearse
 from bench.strategy import Unsupported
-from bench.worker import DTYPES
 
 WHOLE = 12
 """Models of up to this many blocks are rehearsed as they are."""

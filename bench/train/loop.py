@@ -43,30 +43,79 @@ def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
 
 def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Optimizer steps until the meter says the budget is spent. Raises `Diverged` on a loss that is not finite."""
-    assert plan.examples and plan.module is not None and meter.budget is not None
-    examples = plan.examples()
-    optimizer = Optimizer(plan, foreach=context.foreach)
-    done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
-    plan.module.train()
-    for rows in fitting(plan, examples, context, meter):
-        passes = [Pass.of(plan, examples, part) for part in cut(rows, context.micro_batch)]
+    training = Training(plan, context, meter)
+    training.until(1.0)
+    return training.done
+
+
+class Training:
+    """A plan in training. It can be halted at any share of its budget, asked, and go on as if nothing had been."""
+
+    def __init__(self, plan: Plan, context: TaskContext, meter: Meter) -> None:
+        assert plan.examples and meter.budget is not None
+        self.plan, self.context, self.meter = plan, context, meter
+        self.examples = plan.examples()
+        self.optimizer = Optimizer(plan, foreach=context.foreach)
+        self.done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
+        self.order = Counted(batches(self.examples.lengths, context.batch, context.seed, self.examples.groups))
+
+    def until(self, share: float) -> bool:
+        """Train up to this share of the budget, schedules being those of all of it; whether the budget is spent.
+
+        Raises `Diverged` on a loss that is not finite, `Unsupported` where no gradient arrives.
+        """
+        assert self.plan.module is not None
+        self.plan.module.train()
+        left = fitting(self.plan, self.examples, self.order, self.meter)
+        while share >= 1 or self.meter.progress < share:
+            rows = next(left, None)
+            if rows is None or not self.step(rows):
+                if self.plan.finish is not None:
+                    self.plan.finish()
+                self.plan.module.eval()
+                return True
+        self.plan.module.eval()
+        return False
+
+    def step(self, rows: list[int]) -> bool:
+        """One optimizer step over these rows; not taken, and False, where it would overshoot the budget."""
+        plan, meter, done = self.plan, self.meter, self.done
+        passes = [Pass.of(plan, self.examples, part) for part in cut(rows, self.context.micro_batch)]
         cost = meter.cost(len(rows), sum(p.tokens for p in passes), *(p.batch.shape for p in passes))
         if not meter.affords(cost):
-            break
+            return False
         middle = meter.share(meter.spent() + cost / 2)
         with meter.accumulating(len(rows)) as passed:
             done.losses.append(accumulate(plan, passes, len(rows), passed, len(done.losses)))
             if len(done.losses) == 1 and not any(p.grad is not None and p.grad.any() for p in plan.groups[0].params):
                 raise Unsupported(NO_GRADIENT)
-            optimizer.step(middle)
+            self.optimizer.step(middle)
             if plan.after_step is not None:
                 plan.after_step(meter.share(meter.spent() + cost))
-            optimizer.zero_grad()
-        done.read.update(examples.items[i] for i in rows)
-    if plan.finish is not None:
-        plan.finish()
-    plan.module.eval()
-    return done
+            self.optimizer.zero_grad()
+        done.read.update(self.examples.items[i] for i in rows)
+        return True
+
+
+@dataclass
+class Counted:
+    """An endless order of batches that knows how many were drawn."""
+
+    inner: Iterator[list[int]]
+    drawn: int = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self
+
+    def __next__(self) -> list[int]:
+        rows = next(self.inner)
+        self.drawn += 1
+        return rows
+
+    def skip(self, number: int) -> None:
+        """Pass over so many."""
+        for _ in range(number):
+            next(self)
 
 
 @dataclass
@@ -105,10 +154,10 @@ def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., 
     return total
 
 
-def fitting(plan: Plan, examples: Examples, context: TaskContext, meter: Meter) -> Iterator[list[int]]:
+def fitting(plan: Plan, examples: Examples, order: Iterator[list[int]], meter: Meter) -> Iterator[list[int]]:
     """Batches the plan wants now, cut to what an example budget still allows; ends when nothing is left."""
     groups = examples.groups
-    for rows in batches(examples.lengths, context.batch, context.seed, groups):
+    for rows in order:
         if plan.wants is not None and not plan.wants(groups[rows[0]], meter.progress):
             continue
         room = meter.room(len(rows))

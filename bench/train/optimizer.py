@@ -51,6 +51,11 @@ class Optimizer:
         else:
             self.inner = torch.optim.AdamW(groups, foreach=foreach or None)  # None: as torch does on the device
 
+    @property
+    def held(self) -> list[torch.Tensor]:
+        """What the optimizer itself updates, in the order of `params`: each parameter, or its 32-bit copy."""
+        return [self.whole.get(id(p), p) for p in self.params]
+
     def step(self, progress: float) -> None:
         """One update at the rates of this share of the budget, gradients clipped together."""
         for group, (lr, begins, ends) in zip(self.inner.param_groups, self.spans, strict=True):

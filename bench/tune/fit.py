@@ -1,0 +1,81 @@
+"""One configuration on one fold: adapted bit by bit, asked each time about the labels it never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.budget import Meter
+from bench.data.rows import Rows
+from bench.strategy import Options, Plan, TaskContext
+from bench.train.loop import Trained, Training
+from bench.train.paused import put_down, take_up
+
+Prepare = Callable[[TaskContext, Options], Plan]
+"""A plan on a base of its own, every generator seeded: the same arguments give the same plan."""
+
+
+class Fit:
+    """Between two calls of `reach` nothing of it is in memory: a halted training waits in `file`."""
+
+    def __init__(self, prepare: Prepare, context: TaskContext, held: Rows, options: Options, spends: Meter, file: Path):
+        self.prepare, self.context, self.held, self.options = prepare, context, held, options
+        self.meter, self.file = spends, file
+        self.asked = Meter(None, spends.device)
+        """What asking cost."""
+        self.trained: Trained | None = None
+        self.scores: list[np.ndarray] = []
+        self.ended = False
+
+    def reach(self, share: float) -> list[float]:
+        """Log-likelihoods, nats, of held-out labels once `share` of the budget is spent.
+
+        A plan that trains is asked about all of them. One that does not is asked about this share of them: asking is
+        what it spends. A search has no halts and is carried out whole. Raises what the strategy raises.
+        """
+        if not self.ended or not self.scores:
+            plan = self.prepare(self.context, self.options)
+            rows = self.held
+            if plan.groups:
+                self.train(plan, share)
+                self.scores = []
+            elif plan.search is not None:
+                self.meter.watch(plan.seen)
+                plan.search(self.meter)
+                self.meter.unwatch()
+                self.ended = True
+            else:
+                upto = math.ceil(share * len(self.held))
+                rows = self.held.take(range(sum(map(len, self.scores)), upto))
+                self.ended = upto == len(self.held)
+            if len(rows):
+                self.asked.watch(plan.seen)
+                self.scores.append(plan.answer.predict(rows.fields, self.asked))
+                self.asked.unwatch()
+        return likelihoods(np.concatenate(self.scores), self.held.labels)
+
+    def train(self, plan: Plan, share: float) -> None:
+        """From where it was halted to `share`, and halted there again."""
+        training = Training(plan, self.context, self.meter)
+        if self.trained is not None:
+            take_up(training, self.trained, self.file)
+        self.meter.watch(plan.seen)
+        self.ended = training.until(share)
+        self.meter.unwatch()
+        self.trained = training.done
+        if self.ended:
+            self.file.unlink(missing_ok=True)
+            return
+        put_down(training, self.file)
+        if plan.pause is not None:
+            plan.pause()
+
+
+def likelihoods(scores: np.ndarray, labels: list[int]) -> list[float]:
+    """Log-probability over the labels of the right one, for as many rows as have scores, (rows, labels)."""
+    top = scores.max(-1, keepdims=True)
+    logs = scores - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
+    return [float(row[label]) for row, label in zip(logs, labels, strict=False)]
