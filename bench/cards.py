@@ -63,7 +63,7 @@ def cards() -> dict[str, Card]:
 def card_named(name: str) -> Card:
     """The card. Raises `UserFault` with the nearest name."""
     if name not in cards():
-        raise unknown("gpu", name, list(cards()))
+        raise unknown("gpu", name, list(cards()), least=0.5)  # names of two characters: one right is near
     return cards()[name]
 
 

@@ -13,7 +13,11 @@ class UserFault(Exception):
         super().__init__(" ".join(message.split()))
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
+LIKE = 0.6
+"""Similarity (0..1) from which a name counts as meant."""
+
+
+def nearest(name: str, allowed: Iterable[str], least: float = LIKE) -> str | None:
     """The allowed name most like `name`, or None where nothing comes close.
 
     A part of a longer name counts as close: `secnds` finds `train_seconds`.
@@ -25,12 +29,12 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
         whole = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
         if score + 0.01 * whole > best_score:
             best, best_score = candidate, score + 0.01 * whole
-    return best if best_score >= 0.6 else None
+    return best if best_score >= least else None
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserFault:
+def unknown(kind: str, name: str, allowed: Iterable[str], least: float = LIKE) -> UserFault:
     """The fault for a name that does not exist: `unknown <kind> '<name>'; did you mean '<nearest>'?`."""
     allowed = sorted(allowed)
-    close = nearest(name, allowed)
+    close = nearest(name, allowed, least)
     hint = f"did you mean '{close}'?" if close else "allowed: " + (", ".join(allowed) or "none")
     return UserFault(f"unknown {kind} '{name}'; {hint}")

@@ -84,7 +84,7 @@ def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
     last = [-1.0]
 
     def tell(phase: str, share: float) -> None:
-        if phase != "adapt" or share - last[0] >= 0.02 or share >= 1:
+        if phase not in ("adapt", "default") or share - last[0] >= 0.02 or share >= 1 or share < last[0]:
             last[0] = share
             events.emit("progress", phase=phase, share=round(share, 3))
 

@@ -152,7 +152,7 @@ class Table_:
                 state, style, took = verdict(result), STYLES.get(result.outcome.status, "red"), clock(seconds)
             elif self.current is not None and self.current[0].cell.id == cell.id:
                 _, phase, share = self.current
-                state, style = f"{phase} {share:.0%}" if phase == "adapt" else phase, "bold"
+                state, style = f"{phase} {share:.0%}" if phase in ("adapt", "tune", "default") else phase, "bold"
                 took = clock(time.monotonic() - self.clock.begun)
             labels = str(cell.budget.get("labels"))
             table.add_row(cell.model, cell.task, cell.strategy, labels, str(cell.seed), state, took, style=style)

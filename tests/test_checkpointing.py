@@ -33,8 +33,12 @@ def record(folder: Path, strategy: str, model: str, checkpointing: bool) -> Resu
     return Result.model_validate_json((Path(order.folder) / "result.json").read_bytes())
 
 
-@pytest.mark.parametrize("model", ["tiny-llama", "tiny-bert"])
-@pytest.mark.parametrize("strategy", sorted(registry.load()))
+CELLS = [(s, m) for s in sorted(registry.load()) for m in ("tiny-llama", "tiny-bert")] + [
+    ("prefix_tuning", "tiny-gpt2")
+]
+
+
+@pytest.mark.parametrize(("strategy", "model"), CELLS)
 def test_the_same_training_with_less_kept(tmp_path: Path, strategy: str, model: str) -> None:
     kept, dropped = (record(tmp_path, strategy, model, checkpointing) for checkpointing in (False, True))
     if kept.outcome.status != Status.ok:

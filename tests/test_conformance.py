@@ -112,6 +112,7 @@ def test_the_label_budget_holds(name: str, family: str, readout: str) -> None:
         "sources",
         "position",
         "device",
+        "foreach",
     }
     test = {tuple(f.values()) for f in tiny.rows().test.fields}
     assert not test & {tuple(f.values()) for f in done.context.train.fields}

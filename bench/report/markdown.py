@@ -48,6 +48,8 @@ def to_markdown(page: Page) -> str:
     for section in page.sections:
         for table in section.tasks:
             lines += _table(table)
+    if page.tunings:
+        lines += ["", "## Tuning", *(line for table in page.tunings for line in _table(table))]
     lines += _comparisons(page.sections)
     lines += ["", "## Failures", *(_table(page.failures) if page.failures else ["", "None."])]
     lines += ["", "## How it was measured", ""]

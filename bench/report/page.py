@@ -14,6 +14,7 @@ from bench.report.curve import Curve, curves
 from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
+from bench.report.tuning import tunings
 
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
 READING = {
@@ -74,6 +75,7 @@ class Page:
     remarks: list[str]
     curves: list[Curve]
     sections: list[Section]
+    tunings: list[Table]
     failures: Table | None
     facts: list[Fact]
     ended: Table
@@ -94,6 +96,7 @@ def build(run: Run) -> Page:
         _remarks(run),
         curves(run.cells),
         sections,
+        tunings(run.cells),
         failures(run.cells),
         facts(run),
         ended(run.cells),

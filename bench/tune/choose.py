@@ -13,10 +13,10 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.records import Halt, Trial, Tuning
 from bench.space import Space, described, draws
+from bench.stats.halving import grid, halts, halving
 from bench.strategy import Diverged, Options, TaskContext, Unsupported
 from bench.tune.fit import Fit, Prepare
 from bench.tune.folds import folds
-from bench.tune.search import grid, halts, halving
 
 Tell = Callable[[float], None]
 
