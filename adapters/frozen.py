@@ -81,6 +81,8 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
         features, labels = features_of(context, reader, meter)
         plan.labels_used = len(labels)
         plan.notes.append(solve(reader, features, labels, options.c))
+        if meter.budget is not None and len(labels) < len(context.train):
+            return meter.budget.axis  # the probe converged, on fewer rows than there are labels
         return "converged"
 
     plan.search = search

@@ -181,8 +181,8 @@ class Meter:
         }[self.budget.axis]
 
     def cost(self, examples: int, tokens: int, *shapes: tuple[Any, ...]) -> float:
-        """What the next step, of passes with these shapes, will use of the binding axis; FLOPs and seconds are
-        estimated from like steps."""
+        """What the next step, of passes with these shapes, will use of the binding axis; FLOPs of a new shape at most,
+        seconds as estimated from like steps."""
         assert self.budget is not None
         axis = self.budget.axis
         if axis == "train_examples":
@@ -190,7 +190,7 @@ class Meter:
         if axis == "train_tokens":
             return float(tokens)
         if axis == "train_flops":
-            known = [flops for shape in shapes if (flops := self.book.get(shape)) is not None]
+            known = [flops for shape in shapes if (flops := self.book.most(shape)) is not None]
             if len(known) == len(shapes):
                 return sum(known)
             return max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens

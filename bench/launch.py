@@ -27,7 +27,7 @@ from bench.measure.environment import environment
 from bench.models.catalog import parse
 from bench.plan import Job
 from bench.process import UNWRITABLE
-from bench.records import DataInfo, Outcome, Result, Status
+from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.store import read_result, write_record
 
 WATCH_SECONDS = 0.05
@@ -273,6 +273,7 @@ class Launcher:
         result = Result(
             cell=job.cell,
             outcome=Outcome(status=status, reason=reason, limit_seconds=limit),
+            used=lost(status),
             data=DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels),
             model_note=parse(job.model).note or None,
             environment=environment(job.threads),
@@ -285,6 +286,13 @@ class Launcher:
     def stop(self) -> None:
         """End the warm process."""
         self.host.stop()
+
+
+def lost(status: Status) -> Used:
+    """What is known of the budget of a cell whose process is gone: which limit ended it, not what it had used."""
+    return Used(
+        ended_by=STOPPED_BY.get(status), labels=None, train_examples=None, train_tokens=None, train_seconds=None
+    )
 
 
 def make_room(folder: Path) -> None:

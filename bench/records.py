@@ -139,22 +139,27 @@ class Predicted(Record):
     """Why a figure is missing, or how much the peak lies under or over the limit."""
 
 
+STOPPED_BY = {Status.timeout: "cell_seconds", Status.out_of_memory: "memory"}
+"""Outcome -> the limit that ended such a cell, whatever it had used of its budget."""
+
+
 class Used(Record):
-    """What was used of every budget axis, whichever one bound."""
+    """What was used of every budget axis, whichever one bound; None where a cell died before it could tell."""
 
     ended_by: str | None = None
-    """The limit that ended the work: an axis name, `converged`, `nothing to train`; None where it did not end."""
-    labels: int = 0
+    """The limit that ended the work: an axis name, `converged`, `nothing to train`, `memory` or `cell_seconds`; None
+    where it ended by no limit (see the outcome)."""
+    labels: int | None = 0
     """Distinct labelled target items read for any purpose."""
     source_labels: int = 0
     """Distinct labelled items of other tasks, which the label budget does not hold."""
-    train_examples: int = 0
+    train_examples: int | None = 0
     """Examples forwarded before the strategy was ready."""
-    train_tokens: int = 0
+    train_tokens: int | None = 0
     """Real tokens forwarded before the strategy was ready."""
     train_flops: float | None = None
     """FLOPs spent before the strategy was ready."""
-    train_seconds: float = 0.0
+    train_seconds: float | None = 0.0
     """Seconds of optimizer steps or searching."""
     progress: float | None = None
     """Share of the binding axis used, 0..1; None where the strategy does not train."""

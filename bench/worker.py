@@ -28,7 +28,7 @@ from bench.models.catalog import parse
 from bench.models.parts import checkpointed, count
 from bench.models.piecewise import place
 from bench.plan import Job
-from bench.records import DataInfo, Outcome, Parameters, Result, Score, Status, Training
+from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
 from bench.space import Space
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
@@ -251,6 +251,21 @@ class Cell:
         if not self.job.keep_adapters or not any(stored.iterdir()):
             shutil.rmtree(stored)
 
+    def used_so_far(self, status: Status) -> Used:
+        """What a cell that failed had used of its budget, and the limit that ended it, if one did.
+
+        Before adapting is done the phase tells; which of the labels had been read by then is not known.
+        """
+        known: Used | None = self.fields.get("used")
+        if known is None:
+            begun = self.ledger.phases.get("adapt")
+            figures = (
+                {} if begun is None else {f"train_{n}": getattr(begun, n) or 0 for n in ("examples", "tokens", "flops")}
+            )
+            seconds = 0.0 if begun is None else begun.step_seconds or 0.0
+            known = Used(labels=0 if begun is None else None, train_seconds=seconds, **figures)
+        return known.model_copy(update={"ended_by": STOPPED_BY.get(status, known.ended_by)})
+
     def write(self, status: Status, reason: str | None) -> None:
         """Predictions first, the record last: a record that exists is complete."""
         folder = Path(self.job.folder)
@@ -259,6 +274,7 @@ class Cell:
             write_atomically(folder / "predictions.parquet", parquet(self.predictions))
         if not ok:
             self.fields.pop("scores", None)
+            self.fields["used"] = self.used_so_far(status)
         result = Result(
             cell=self.job.cell,
             outcome=Outcome(status=status, reason=reason),

@@ -75,6 +75,31 @@ class Book:
             + fc * (length - a) * (length - b) / ((c - a) * (c - b))
         )
 
+    def most(self, shape: tuple[Any, ...]) -> float | None:
+        """FLOPs of a shape, or where it was not counted the least upper bound that counted ones of its kind give.
+
+        No term falls with rows or length, none grows faster than linearly in rows or quadratically in length. None
+        where nothing of its kind was counted.
+        """
+        known = self.get(shape)
+        if known is not None:
+            return known
+        of, at = rows_of(shape)
+        bounds = [
+            flops * max(1.0, of / rows) * max(1.0, shape[-1] / length) ** 2
+            for family, points in self.counted.items()
+            for rows, kind in [rows_of((*family, 0))]
+            if kind == at
+            for length, flops in points.items()
+        ]
+        return min(bounds, default=None)
+
+
+def rows_of(shape: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+    """Rows of a shape (its first number) and what is left of it without rows and length."""
+    place = next(i for i, part in enumerate(shape) if isinstance(part, int))
+    return shape[place], (*shape[:place], *shape[place + 1 : -1])
+
 
 class Count:
     """FLOPs counted by `counting`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from bench.records import Result
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench.records import Result, Used
 from bench.report import format as show
-from bench.report.collect import CellView
+from bench.report.collect import STATUS_WORDS, CellView
 from bench.report.compare import Pair
-from bench.report.summary import Board
-from bench.report.tables import Column, Entry, Table, outcome, timed
+from bench.report.summary import Board, peak_memory
+from bench.report.tables import Column, Entry, Table, outcome
 
 
 def pair_tables(board: Board, pairs: list[Pair]) -> list[Table]:
@@ -87,7 +90,7 @@ def others(labels: int) -> str:
 
 
 def ended(cells: list[CellView]) -> Table:
-    """What ended each recorded cell and what it used of the budget."""
+    """What ended each recorded cell and what it used of every axis and cap, with the limits that were set."""
     columns = [
         Column("cell", "", False),
         Column("ended by", "", False),
@@ -96,6 +99,7 @@ def ended(cells: list[CellView]) -> Table:
         Column("tokens"),
         Column("FLOPs"),
         Column("seconds", "in steps"),
+        Column("memory", "largest peak"),
         Column("truncated", "inputs"),
         Column("remarks", "", False),
     ]
@@ -103,26 +107,47 @@ def ended(cells: list[CellView]) -> Table:
     for cell in cells:
         if cell.result is None:
             continue
-        used, cut = cell.result.used, cell.result.data.truncated
-        figures = (
-            []
-            if used is None
-            else [
-                Entry(f"{used.labels:,}", others(used.source_labels), used.labels),
-                Entry(f"{used.train_examples:,}", sort=used.train_examples),
-                Entry(show.large(used.train_tokens), sort=used.train_tokens),
-                Entry(show.large(used.train_flops), sort=show.finite(used.train_flops), faint=used.train_flops is None),
-                timed(used.train_seconds),
-            ]
-        )
-        by = (used.ended_by if used else None) or show.ABSENT
+        cut = cell.result.data.truncated
         rows.append(
             [
                 Entry(cell.info.id, sort=cell.info.id),
-                Entry(by, sort=by),
-                *(figures or [Entry(show.ABSENT, faint=True)] * 5),
+                ended_by(cell),
+                *spent(cell.result),
                 Entry(show.ABSENT if cut is None else f"{cut:,}", sort=cut, faint=cut is None),
                 Entry(remarks(cell.result), sort=remarks(cell.result)),
             ]
         )
     return Table("What ended each cell and what it used of the budget", columns, rows)
+
+
+def ended_by(cell: CellView) -> Entry:
+    """The limit that ended a cell, or the outcome where none did."""
+    used = cell.result.used if cell.result else None
+    words = (used.ended_by if used else None) or (STATUS_WORDS[cell.status] if cell.status != "ok" else show.ABSENT)
+    return Entry(words, sort=words)
+
+
+def spent(result: Result) -> list[Entry]:
+    """What a cell used of labels, examples, tokens, FLOPs, seconds and memory."""
+    used, limits = result.used or Used(labels=None, train_examples=None, train_tokens=None, train_seconds=None), {}
+    for key, value in result.cell.budget.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            limits[key] = float(value)
+    words: dict[str, Callable[[float], str]] = {
+        "labels": lambda n: f"{n:,.0f}",
+        "train_examples": lambda n: f"{n:,.0f}",
+        "train_tokens": show.large,
+        "train_flops": show.large,
+        "train_seconds": show.seconds,
+    }
+    entries = [_amount(getattr(used, key), limits.get(key), said) for key, said in words.items()]
+    entries[0] = replace(entries[0], sub=" ".join(filter(None, [entries[0].sub, others(used.source_labels)])))
+    peak, cap = peak_memory([result]), limits.get("memory_gib")
+    limit = None if cap is None else cap * show.GIB
+    return [*entries, _amount(None if peak is None else peak.size, limit, show.gib)]
+
+
+def _amount(value: float | None, limit: float | None, said: Callable[[float], str]) -> Entry:
+    known = show.finite(value)
+    of = "" if limit is None else f"of {said(limit)}"
+    return Entry(show.ABSENT if known is None else said(known), of, known, faint=known is None)

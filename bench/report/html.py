@@ -11,6 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.report.breakeven import BreakEven, break_even_table
+from bench.report.breakeven_chart import break_even_figures
+from bench.report.breakeven_chart import line_classes as cost_classes
 from bench.report.curve import Curve, curve_table
 from bench.report.curve_chart import curve_figure, line_classes
 from bench.report.figures import Figure, family_classes, figures
@@ -42,6 +45,16 @@ class DrawnCurve:
     table: Table
 
 
+@dataclass(frozen=True)
+class DrawnBreakEven:
+    """A break-even view with its figures, the legend of its lines and its table."""
+
+    view: BreakEven
+    figures: list[Figure]
+    legend: dict[str, str]
+    table: Table
+
+
 def to_html(page: Page) -> str:
     """The page as HTML. Every string of a record passes autoescape; only our own style, script and SVG do not."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
@@ -51,9 +64,24 @@ def to_html(page: Page) -> str:
         DrawnCurve(curve, curve_figure(curve, f"l{i}"), line_classes(curve), curve_table(curve))
         for i, curve in enumerate(page.curves)
     ]
+    costs = [
+        DrawnBreakEven(
+            view,
+            break_even_figures(view, f"b{i}") if i < MOST_FIGURES else [],
+            cost_classes(view),
+            break_even_table(view),
+        )
+        for i, view in enumerate(page.break_evens)
+    ]
     template = environment().get_template("report.html.jinja")
     return template.render(
-        page=page, drawn=drawn, curves=lines, style=Markup(style), script=Markup(script), policy=policy(style, script)
+        page=page,
+        drawn=drawn,
+        curves=lines,
+        costs=costs,
+        style=Markup(style),
+        script=Markup(script),
+        policy=policy(style, script),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bench.report.breakeven import break_even_table
 from bench.report.curve import curve_table
 from bench.report.format import plain
 from bench.report.page import Page, Section
@@ -44,6 +45,11 @@ def to_markdown(page: Page) -> str:
     for section in page.sections:
         lines += _table(section.table)
     lines += ["", "The figures, score against memory and against time, are in the HTML page."]
+    if page.break_evens:
+        lines += ["", "## When tuning is cheaper"]
+        for view in page.break_evens:
+            lines += ["", f"**{escape(view.title)}.** {escape(' '.join(view.sentences))}"]
+            lines += _table(break_even_table(view))
     lines += ["", "## Tasks"]
     for section in page.sections:
         for table in section.tasks:

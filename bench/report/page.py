@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.report import format as show
 from bench.report.appendix import ended, failures, pair_tables
+from bench.report.breakeven import BreakEven, break_evens
 from bench.report.budgets import budget
 from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
@@ -74,6 +75,7 @@ class Page:
     status: list[tuple[str, str]]
     remarks: list[str]
     curves: list[Curve]
+    break_evens: list[BreakEven]
     sections: list[Section]
     tunings: list[Table]
     failures: Table | None
@@ -95,6 +97,7 @@ def build(run: Run) -> Page:
         _status(run),
         _remarks(run),
         curves(run.cells),
+        break_evens(run.cells),
         sections,
         tunings(run.cells),
         failures(run.cells),

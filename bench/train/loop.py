@@ -33,12 +33,31 @@ class Trained:
 
 
 def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
-    """Carry a plan out: search, train, or nothing to do."""
+    """Carry a plan out: search, train, or nothing to do. Raises `Unsupported` where the budget holds no step."""
     if plan.search is not None:
-        return Trained(ended_by=plan.search(meter))
-    if not plan.groups:
+        done = Trained(ended_by=plan.search(meter))
+    elif not plan.groups:
         return Trained(ended_by="nothing to train")
-    return train(plan, context, meter)
+    else:
+        done = train(plan, context, meter)
+    refuse_less_than_a_step(meter, done.ended_by)
+    return done
+
+
+def refuse_less_than_a_step(meter: Meter, ended_by: str | None) -> None:
+    """Raise `Unsupported` where the axis ended the work before a step, or the first step's FLOPs, which nobody could
+    foresee, passed the limit alone. Its seconds may: they are not known before either, and a machine's own.
+    """
+    limit = meter.limit
+    if limit is None or meter.budget is None:
+        return
+    axis, spent, took = meter.budget.axis, meter.spent(), ""
+    if not meter.steps:
+        took = "none was taken" if ended_by == axis else ""
+    elif axis != "train_seconds" and spent > limit * (1 + 1e-9):
+        took = f"the work done took {spent:g}"
+    if took:
+        raise Unsupported(f"budget.{axis}={limit:g} is too small for one step ({took}): raise it or lower batch")
 
 
 def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
