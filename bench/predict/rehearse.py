@@ -18,7 +18,7 @@ from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
 from bench.predict.live import UNCOUNTED, Live, Peak
-from bench.strategy import Examples, Plan, TaskContext
+from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Pass, adapt, cut
 from bench.train.order import batches
 from bench.worker import Cell
@@ -37,6 +37,18 @@ class Rehearsal:
     """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
     trainable: int = 0
     """Parameters an optimizer changes, or a solver."""
+
+
+class Zero(Book):
+    """Knows every shape: nothing is counted, which would take longer than the rest of a small rehearsal."""
+
+    def get(self, shape: tuple[Any, ...]) -> float | None:
+        return 0.0
+
+
+def uncounted(budget: Budget) -> Meter:
+    """A meter that counts no FLOPs."""
+    return Meter(budget, book=Zero(), again=Zero())
 
 
 class HeavyMeter(Meter):
@@ -69,7 +81,7 @@ def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
             adapt(plan, context, meter)
             found.flops = meter.flops
         live.stage("predict")
-        plan.answer.predict(rows.test.fields, HeavyMeter())
+        plan.answer.predict(rows.test.fields, HeavyMeter(book=Zero(), again=Zero()))
     found.peaks = live.peaks()
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
@@ -92,10 +104,15 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
     assert plan.examples is not None
     examples = plan.examples()
     executed = list(expected(plan, examples, context, budget))
+    if not executed:
+        axis = budget.axis
+        raise Unsupported(f"budget.{axis}={getattr(budget, axis):.10g} is too small for one step: raise budget.{axis}")
     heavy = [i for rows in heaviest(executed, examples) for i in rows]
     plan.examples = lambda: taken(examples, heavy)
+    for group in plan.groups:
+        group.lr = 0.0  # a rate changes no shape, and weights with values must not diverge
     with staged(live, plan):
-        adapt(plan, context, Meter(Budget(train_examples=2 * len(heavy))))
+        adapt(plan, context, uncounted(Budget(train_examples=2 * len(heavy))))
     if budget.axis in ("train_flops", "train_seconds"):
         return budget.train_flops
     with live.during(UNCOUNTED):

@@ -28,6 +28,8 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     ended_by: str | None = None
     learning_rate: float | None = None
+    batch: int = 0
+    """Rows of a whole step."""
     read: set[tuple[str, int]] = field(default_factory=set)
     """Labelled items trained on: task and row number."""
 
@@ -46,7 +48,7 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     assert plan.examples and plan.module is not None and meter.budget is not None
     examples = plan.examples()
     optimizer = Optimizer(plan, foreach=context.foreach)
-    done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
+    done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr, batch=context.batch)
     plan.module.train()
     for rows in fitting(plan, examples, context, meter):
         passes = [Pass.of(plan, examples, part) for part in cut(rows, context.micro_batch)]
@@ -66,7 +68,24 @@ def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     if plan.finish is not None:
         plan.finish()
     plan.module.eval()
+    one_step_at_least(done, meter)
     return done
+
+
+def one_step_at_least(done: Trained, meter: Meter) -> None:
+    """Raise `Unsupported` where the budget does not hold a single step: nothing was learned, or more was spent."""
+    assert meter.budget is not None and meter.limit is not None
+    if not done.losses:
+        takes = "none was taken, because it would have overshot"
+    elif len(done.losses) == 1 and meter.spent() > meter.limit * (1 + 1e-9):
+        takes = f"the first one took {meter.spent():.4g}"
+    else:
+        return
+    axis = meter.budget.axis
+    raise Unsupported(
+        f"budget.{axis}={meter.limit:.10g} is too small for one step of batch {done.batch}: {takes}; raise it or lower "
+        "batch"
+    )
 
 
 @dataclass
