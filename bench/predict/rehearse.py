@@ -39,18 +39,6 @@ class Rehearsal:
     """Parameters an optimizer changes, or a solver."""
 
 
-class Zero(Book):
-    """Knows every shape: nothing is counted, which would take longer than the rest of a small rehearsal."""
-
-    def get(self, shape: tuple[Any, ...]) -> float | None:
-        return 0.0
-
-
-def uncounted(budget: Budget) -> Meter:
-    """A meter that counts no FLOPs."""
-    return Meter(budget, book=Zero(), again=Zero())
-
-
 class HeavyMeter(Meter):
     """Picks the heaviest scoring batches only."""
 
@@ -81,7 +69,7 @@ def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
             adapt(plan, context, meter)
             found.flops = meter.flops
         live.stage("predict")
-        plan.answer.predict(rows.test.fields, HeavyMeter(book=Zero(), again=Zero()))
+        plan.answer.predict(rows.test.fields, HeavyMeter())
     found.peaks = live.peaks()
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
@@ -112,11 +100,12 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
     for group in plan.groups:
         group.lr = 0.0  # a rate changes no shape, and weights with values must not diverge
     with staged(live, plan):
-        adapt(plan, context, uncounted(Budget(train_examples=2 * len(heavy))))
+        meter = Meter(Budget(train_examples=2 * len(heavy)))
+        adapt(plan, context, meter)
     if budget.axis in ("train_flops", "train_seconds"):
         return budget.train_flops
     with live.during(UNCOUNTED):
-        flops = flops_of(plan, examples, executed, context)
+        flops = flops_of(plan, examples, executed, context, meter.book)
         for group in plan.groups:
             for parameter in group.params:
                 parameter.grad = None
@@ -194,11 +183,11 @@ def staged(live: Live, plan: Plan) -> Iterator[None]:
             hook.remove()
 
 
-def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext) -> float:
-    """FLOPs of the executed batches: three lengths of every size are counted, the others follow (`Book`)."""
+def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext, book: Book) -> float:
+    """FLOPs of the executed batches: three lengths of every size are counted, the others follow; `book` has those that
+    were counted before."""
     assert plan.module is not None and plan.loss is not None
     plan.module.train()  # dropout decides which attention kernel runs
-    book = Book()
     passes = [rows for batch in executed for rows in cut(batch, context.micro_batch)]
     total = 0.0
     by_length: Callable[[list[int]], int] = lambda rows: max(examples.lengths[i] for i in rows)  # noqa: E731
