@@ -28,6 +28,7 @@ from bench.models.catalog import parse
 from bench.plan import Job
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
+from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import read_result, write_record
 
 WATCH_SECONDS = 0.05
@@ -169,12 +170,29 @@ class Launcher:
     def __init__(self, run_dir: Path, cell_seconds: float, show: Show) -> None:
         self.run_dir, self.cell_seconds, self.show = run_dir, cell_seconds, show
         self.host = Host(run_dir / "host.log")
+        self.phase = "load"
+        """Phase the running cell has told of last."""
 
     def run(self, job: Job) -> Result:
-        """Run one cell to its outcome. Raises `UserFault` where its record cannot be written."""
+        """Run one cell to its outcome, with smaller micro-batches where they are ours to choose.
+
+        Raises `UserFault` where its record cannot be written.
+        """
+        self.show.begin(job)
+        result = self.attempt(job)
+        while (smaller := again(job, result, self.phase == "predict" or "predict" in result.phases)) is not None:
+            job, result = smaller, self.attempt(smaller)
+        self.show.end(job, result)
+        return result
+
+    def attempt(self, job: Job) -> Result:
+        """One attempt at a cell; its record."""
         folder = Path(job.folder)
         make_room(folder)
-        self.show.begin(job)
+        self.phase = "load"
+        if (why := hopeless(job)) is not None:
+            self.write(job, Status.out_of_memory, why)
+            return read_result(folder / "result.json")
         kills = oom_kills()
         try:
             self.host.send(job)
@@ -188,11 +206,9 @@ class Launcher:
         if ending.code == UNWRITABLE and ending.status is None:
             raise UserFault(f"cannot write into {folder.parent}: {log_end(folder)}; finished cells are intact")
         if not (folder / "result.json").is_file() or ending.status is not None:
-            status, reason = self.judge(ending, folder, oom_kills() > kills)
+            status, reason = self.judge(ending, job, oom_kills() > kills)
             self.write(job, status, reason)
-        result = read_result(folder / "result.json")
-        self.show.end(job, result)
-        return result
+        return read_result(folder / "result.json")
 
     def watch(self, job: Job) -> Ending:
         """Wait for the cell's end; end it where it overruns its time or memory."""
@@ -207,6 +223,7 @@ class Launcher:
             if kind == "started":
                 pid, begun = event["pid"], time.monotonic()
             elif kind == "progress":
+                self.phase = event["phase"]
                 self.show.progress(job, event["phase"], event["share"])
             elif kind == "ready":
                 self.host.started = event
@@ -233,10 +250,7 @@ class Launcher:
             held = psutil.Process(pid).memory_info().rss
         except psutil.NoSuchProcess:
             return None
-        if held <= cap * GIB:
-            return None
-        reason = f"resident memory reached {held / GIB:.2f} GiB, over the cap of {cap:g} GiB: raise budget.memory_gib, "
-        return Ending(-9, reason + "or lower batch or sequence", Status.out_of_memory)
+        return None if held <= cap * GIB else Ending(-9, over_the_cap(held, job), Status.out_of_memory)
 
     def end_cell(self, pid: int) -> None:
         """Kill the cell with everything it started, and wait until the warm process has noticed."""
@@ -249,14 +263,15 @@ class Launcher:
             except queue.Empty:
                 return
 
-    def judge(self, ending: Ending, folder: Path, kernel_killed: bool) -> tuple[Status, str]:
+    def judge(self, ending: Ending, job: Job, kernel_killed: bool) -> tuple[Status, str]:
         """Outcome and reason of a cell that left no record."""
+        folder = Path(job.folder)
         if ending.status is not None and ending.reason is not None:
             return ending.status, ending.reason
         if kernel_killed:
             return (
                 Status.out_of_memory,
-                "the kernel killed it for want of memory: lower batch or sequence, or use a larger machine",
+                f"the kernel killed it for want of memory{least(job)}: {REMEDY}, or use a larger machine",
             )
         tail = f"; the log ends: {log_end(folder)}" if log_end(folder) else ""
         if ending.reason is not None:
@@ -275,7 +290,9 @@ class Launcher:
             outcome=Outcome(status=status, reason=reason, limit_seconds=limit),
             used=lost(status),
             data=DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels),
+            predicted=job.predicted,
             model_note=parse(job.model).note or None,
+            notes=job.notes,
             environment=environment(job.threads),
         )
         try:

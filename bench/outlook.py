@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench import plan
-from bench.cards import GIB, Card, verdict
+from bench.cards import GIB, PROCESS_BYTES, Card
 from bench.claims import Tested, examined
 from bench.config import Request
-from bench.forecast import Tell, forecast
+from bench.forecast import PATIENCE_SECONDS, Forecaster, Tell
 from bench.measure import card
 from bench.measure.environment import machine
 from bench.plan import Job, Planned
 from bench.records import CellInfo, Predicted
+from bench.sizing import sized
 
-NO_LIMIT = "no limit to compare with: name a card (gpu=t4) or a cap (budget.memory_gib=8)"
 
-
-def outlook(request: Request, planned: Planned, tell: Tell = lambda done, of: None) -> dict[str, Predicted]:
-    """The prediction of every cell by id, with seconds of like cells on this machine and a verdict on memory."""
+def outlook(
+    request: Request, planned: Planned, tell: Tell = lambda done, of: None, jobs: list[Job] | None = None
+) -> dict[str, Predicted]:
+    """The prediction of every cell (or of `jobs`) by id, with a verdict on memory and the seconds of like cells on this
+    machine. Where `micro_batch=auto`, it is that of the largest micro-batch that fits."""
+    jobs = planned.jobs if jobs is None else jobs
     # a claim about a card is one about what the card would hold, on whatever machine this is
     claimed = {(claim.task, claim.strategy) for claim in request.suite.claims.values() if claim.fits}
-    on_card = {j.cell.id for j in planned.jobs if j.cell.device == "cuda" or (j.cell.task, j.cell.strategy) in claimed}
-    foretold = forecast(planned.jobs, on_card, tell)
+    on_card = {j.cell.id for j in jobs if j.cell.device == "cuda" or (j.cell.task, j.cell.strategy) in claimed}
+    limits = {job.cell.id: limit_of(job, planned.target) for job in jobs}
+    with Forecaster(min(PATIENCE_SECONDS, request.settings.run.cell_seconds)) as forecaster:
+        known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
     earlier = plan.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     return {
-        job.cell.id: judged(foretold[job.cell.id], limit_of(job, planned.target)).model_copy(
-            update={"seconds": earlier.get(plan.like(job.cell))}
-        )
-        for job in planned.jobs
+        job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(plan.like(job.cell))}) for job in jobs
     }
 
 
+def foretold(request: Request, planned: Planned, jobs: list[Job], say: Callable[[str], None]) -> list[Job]:
+    """The jobs with their predictions and, where `micro_batch=auto`, the micro-batch found."""
+    if not request.settings.predict:
+        skipped = Predicted(reason="not predicted: predict=false")
+        return [job.model_copy(update={"predicted": skipped}) for job in jobs]
+    begun: float | None = None
+
+    def tell(done: int, of: int) -> None:
+        nonlocal begun
+        if begun is None:
+            begun = time.monotonic()
+            say(f"predicting the memory of {of} cells before the first one runs (predict=false leaves it out)")
+
+    known = outlook(request, planned, tell, jobs)
+    if begun is not None:
+        say(f"predicted in {time.monotonic() - begun:.0f} s; kept for the next run")
+    return [with_prediction(job, known[job.cell.id]) for job in jobs]
+
+
+def with_prediction(job: Job, known: Predicted) -> Job:
+    """The job with what was foretold, and the micro-batch that was found."""
+    if job.cell.micro_batch != "auto":
+        return job.model_copy(update={"predicted": known})
+    rows, batch = known.micro_batch, job.cell.batch
+    words = f"micro-batch {rows} of {batch} rows: the most that is predicted to fit"
+    notes = [words] if rows is not None and rows < batch else []
+    return job.model_copy(update={"predicted": known, "micro_batch": rows, "notes": [*job.notes, *notes]})
+
+
 def limit_of(job: Job, target: Card | None) -> int | None:
-    """Bytes the cell's tensors may take: the cap, else the target card, else the card of this machine."""
+    """Bytes the cell may take: the cap, else the target card, else the card of this machine. On a CPU the cap is one
+    on the whole process, so what its libraries take is subtracted."""
     if job.memory_gib is not None:
-        return round(job.memory_gib * GIB)
+        process = PROCESS_BYTES if job.cell.device == "cpu" else 0
+        return max(0, round(job.memory_gib * GIB) - process)
     if target is not None:
         return target.usable_bytes
     described = card.describe() if job.cell.device == "cuda" else None
     return None if described is None else int(described["memory_bytes"])
-
-
-def judged(foretold: Predicted, limit: int | None) -> Predicted:
-    """With the verdict; a prediction that is missing keeps its reason."""
-    if foretold.peak_bytes is None:
-        return foretold
-    if limit is None:
-        return foretold.model_copy(update={"reason": NO_LIMIT})
-    fits, words = verdict(foretold.peak_bytes, limit)
-    return foretold.model_copy(update={"fits": fits, "reason": words, "limit_bytes": limit})
 
 
 def claims(request: Request, planned: Planned, known: dict[str, Predicted]) -> list[Tested]:
@@ -87,6 +112,8 @@ def row(cell: CellInfo, known: Predicted) -> dict[str, Any]:
             "seconds": known.seconds,
             "phases": {name: phase.model_dump() for name, phase in known.phases.items()},
         },
+        "micro_batch": known.micro_batch if cell.micro_batch == "auto" else cell.micro_batch,
+        "least_bytes": known.least_bytes,
         "fits": known.fits,
         "limit_bytes": known.limit_bytes,
         "reason": known.reason,

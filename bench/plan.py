@@ -54,6 +54,10 @@ class Job(Record):
     threads: int | None = None
     keep_adapters: bool = True
     memory_gib: float | None = None
+    micro_batch: int | None = None
+    """Rows per forward; where the cell says `auto`, what was found."""
+    notes: list[str] = Field(default_factory=list)
+    """Remarks for the record."""
     predicted: Predicted = Field(default_factory=Predicted)
     """What was foretold, for the record."""
 
@@ -107,6 +111,8 @@ def make(request: Request, on_target: bool = False) -> Planned:
     device = "cuda" if target and on_target else device_type(settings.device)
     if not on_target:
         check_cap(suite.budget.memory_gib, device)
+        if suite.micro_batch == "auto" and not settings.predict:
+            raise UserFault("micro_batch=auto is found from predictions; allowed with predict=false: a number")
     suite = capped(suite, target, device)
     jobs = []
     for name, task in suite.tasks.items():
@@ -289,6 +295,7 @@ def make_job(
         threads=settings.threads,
         keep_adapters=settings.keep_adapters,
         memory_gib=cell.budget.get("memory_gib"),
+        micro_batch=None if cell.micro_batch == "auto" else cell.micro_batch,
     )
 
 

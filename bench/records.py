@@ -7,7 +7,7 @@ Times are seconds, sizes are bytes, and lengths are tokens throughout.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -137,6 +137,10 @@ class Predicted(Record):
     """Median seconds of like cells recorded on this machine."""
     reason: str | None = None
     """Why a figure is missing, or how much the peak lies under or over the limit."""
+    micro_batch: int | None = None
+    """Rows per forward that these figures are of, where `micro_batch=auto` chose them."""
+    least_bytes: int | None = None
+    """What the cell needs at micro-batch 1, where its own peak does not clearly fit the limit."""
 
 
 STOPPED_BY = {Status.timeout: "cell_seconds", Status.out_of_memory: "memory"}
@@ -176,6 +180,8 @@ class Training(Record):
     """Whether the loss was still clearly falling when the budget ended (see docs/numbers.md); None untrained."""
     batch: int | None = None
     """Rows per optimizer step."""
+    micro_batch: int | None = None
+    """Rows per forward, where a step's gradients were accumulated."""
 
 
 class Halt(Record):
@@ -256,8 +262,8 @@ class CellInfo(Record):
     device: str
     """Device type: `cpu` or `cuda`."""
     batch: int
-    micro_batch: int | None = None
-    """Rows per forward where a step's gradients were accumulated; None where a step was one forward."""
+    micro_batch: int | Literal["auto"] | None = None
+    """Rows per forward asked for; `auto`: the most that fit (see `training`); None: a step is one forward."""
     sequence: int
     checkpointing: bool = False
     """Whether activations were dropped in the forward pass and computed again for the backward pass."""

@@ -17,6 +17,7 @@ from bench.identity import code_digest
 from bench.launch import Launcher, set_aside
 from bench.measure.environment import machine
 from bench.models.cache import ensure
+from bench.outlook import foretold
 from bench.plan import Job, Planned
 from bench.records import PlanFile, Result, Status
 from bench.report import Rendered
@@ -44,7 +45,7 @@ def execute(request: Request, console: Console) -> list[Result]:
         if todo:
             for ref in planned.models.values():
                 ensure(ref, say)
-            run_all(request, todo, run_dir, console)
+            run_all(request, foretold(request, planned, todo, say), run_dir, console)
         results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
     pages = render(request)
     say(pages.headline)

@@ -29,6 +29,7 @@ from bench.models.parts import checkpointed, count
 from bench.models.piecewise import place
 from bench.plan import Job
 from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
+from bench.shortage import ran_out
 from bench.space import Space
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
@@ -56,7 +57,7 @@ class Cell:
         located = job.located
         self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
         self.predictions: dict[str, Any] | None = None
-        self.notes: list[str] = []
+        self.notes: list[str] = [*job.notes]
         self.budget = Budget.model_validate(job.cell.budget)
         self.options = self.strategy.Options.model_validate(job.options)
 
@@ -192,7 +193,7 @@ class Cell:
             readout,
             cell.batch,
             cell.sequence,
-            cell.micro_batch,
+            self.job.micro_batch,
             device=cell.device,
             foreach=cell.foreach,
         )
@@ -213,6 +214,7 @@ class Cell:
                 learning_rate=trained.learning_rate,
                 still_improving=still_improving(trained.losses),
                 batch=context.batch,
+                micro_batch=context.micro_batch,
             )
 
     def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:
@@ -279,6 +281,7 @@ class Cell:
             cell=self.job.cell,
             outcome=Outcome(status=status, reason=reason),
             phases=self.ledger.phases,
+            predicted=self.job.predicted,
             data=self.data,
             model_note=parse(self.job.model).note or None,
             notes=self.notes,
@@ -377,8 +380,7 @@ def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
     if isinstance(error, Diverged):
         return Status.diverged, str(error)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        detail = " ".join(str(error).split())[:300]
-        return Status.out_of_memory, f"memory ran out: {detail}; lower batch or sequence, or raise budget.memory_gib"
+        return Status.out_of_memory, ran_out(str(error), job)
     if isinstance(error, KeyboardInterrupt):
         return Status.interrupted, "interrupted by Ctrl-C; it runs again next time"
     where = traceback.extract_tb(error.__traceback__)

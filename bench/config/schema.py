@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from bench.errors import nearest
+
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
 WHOLE_AXES = ("train_examples", "train_tokens", "epochs")
@@ -275,7 +277,9 @@ class Suite(Frozen):
     readout: Readout = "auto"
     precision: Precision = "auto"
     batch: int = Field(8, ge=1, description="rows per optimizer step")
-    micro_batch: int | None = Field(None, ge=1, description="rows per forward; a step's gradients are accumulated")
+    micro_batch: int | Literal["auto"] | None = Field(
+        None, description="rows per forward, a step's gradients are accumulated; `auto`: the most that fit the memory"
+    )
     checkpointing: bool = Field(False, description="drop activations and compute them again for the backward pass")
     sequence: int = Field(256, ge=8, description="longest input in tokens; longer ones lose their front")
 
@@ -283,6 +287,19 @@ class Suite(Frozen):
     @classmethod
     def plain_name(cls, value: str) -> str:
         return safe_name(value)
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def rows_or_auto(cls, value: Any) -> Any:
+        """A union's own message would name both of its members."""
+        if value is None or value == "auto" or (isinstance(value, int) and value >= 1):
+            return value
+        close = (
+            f"; did you mean '{nearest(value, ['auto'])}'?"
+            if isinstance(value, str) and nearest(value, ["auto"])
+            else ""
+        )
+        raise ValueError(f"rows per forward are a whole number from 1 on, or auto{close}")
 
     @model_validator(mode="before")
     @classmethod
@@ -345,4 +362,5 @@ class Settings(Frozen):
         None, ge=1, description="CPU threads of a cell; by default every core this process may use"
     )
     keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
+    predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
     rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

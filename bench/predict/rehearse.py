@@ -18,7 +18,7 @@ from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
 from bench.predict.live import UNCOUNTED, Live, Peak
-from bench.strategy import Examples, Plan, TaskContext
+from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Pass, adapt, cut
 from bench.train.order import batches
 from bench.worker import Cell
@@ -92,14 +92,20 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
     assert plan.examples is not None
     examples = plan.examples()
     executed = list(expected(plan, examples, context, budget))
+    if not executed:
+        axis = budget.axis
+        raise Unsupported(f"budget.{axis}={getattr(budget, axis):.10g} is too small for one step: raise budget.{axis}")
     heavy = [i for rows in heaviest(executed, examples) for i in rows]
     plan.examples = lambda: taken(examples, heavy)
+    for group in plan.groups:
+        group.lr = 0.0  # a rate changes no shape, and weights with values must not diverge
     with staged(live, plan):
-        adapt(plan, context, Meter(Budget(train_examples=2 * len(heavy))))
+        meter = Meter(Budget(train_examples=2 * len(heavy)))
+        adapt(plan, context, meter)
     if budget.axis in ("train_flops", "train_seconds"):
         return budget.train_flops
     with live.during(UNCOUNTED):
-        flops = flops_of(plan, examples, executed, context)
+        flops = flops_of(plan, examples, executed, context, meter.book)
         for group in plan.groups:
             for parameter in group.params:
                 parameter.grad = None
@@ -177,11 +183,11 @@ def staged(live: Live, plan: Plan) -> Iterator[None]:
             hook.remove()
 
 
-def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext) -> float:
-    """FLOPs of the executed batches: three lengths of every size are counted, the others follow (`Book`)."""
+def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext, book: Book) -> float:
+    """FLOPs of the executed batches: three lengths of every size are counted, the others follow; `book` has those that
+    were counted before."""
     assert plan.module is not None and plan.loss is not None
     plan.module.train()  # dropout decides which attention kernel runs
-    book = Book()
     passes = [rows for batch in executed for rows in cut(batch, context.micro_batch)]
     total = 0.0
     by_length: Callable[[list[int]], int] = lambda rows: max(examples.lengths[i] for i in rows)  # noqa: E731

@@ -62,6 +62,8 @@ def to_markdown(page: Page) -> str:
     lines += [f"- {escape(fact.name)}: {'; '.join(escape(value) for value in fact.values)}" for fact in page.facts]
     if page.ended.rows:
         lines += _table(page.ended)
+    if page.foretold:
+        lines += _table(page.foretold)
     lines += ["", "## How to read this", ""]
     lines += [f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in page.reading]
     return "\n".join(lines) + "\n"

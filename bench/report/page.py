@@ -12,6 +12,7 @@ from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
+from bench.report.foretold import foretold
 from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
@@ -81,6 +82,7 @@ class Page:
     failures: Table | None
     facts: list[Fact]
     ended: Table
+    foretold: Table | None
     reading: list[tuple[str, str]]
     created: str
 
@@ -103,6 +105,7 @@ def build(run: Run) -> Page:
         failures(run.cells),
         facts(run),
         ended(run.cells),
+        foretold(run.cells),
         _reading(sections),
         run.plan.created,
     )

@@ -47,9 +47,7 @@ def facts(run: Run) -> list[Fact]:
         Fact(
             "Batch and sequence",
             _distinct(
-                f"{info.batch} rows a step{f' in passes of {info.micro_batch}' if info.micro_batch else ''}, "
-                f"at most {info.sequence} tokens"
-                for info in infos
+                f"{info.batch} rows a step{passes(info.micro_batch)}, at most {info.sequence} tokens" for info in infos
             ),
         ),
         Fact(
@@ -61,6 +59,13 @@ def facts(run: Run) -> list[Fact]:
         Fact("Measured", _times(environments)),
         Fact("Planned", [run.plan.created]),
     ]
+
+
+def passes(micro_batch: int | str | None) -> str:
+    """The rows of a pass, where a step has several."""
+    if micro_batch is None:
+        return ""
+    return f" in passes of {'as many as fit' if micro_batch == 'auto' else micro_batch}"
 
 
 def _each(values: Iterable[str]) -> list[str]:
