@@ -22,6 +22,8 @@ from bench.records import Used
 
 WARM_UP_STEPS = 2
 """Steps left out of the throughput: they pay for allocation and first-touch."""
+RECENT_STEPS = 50
+"""Steps whose median foretells the next one's seconds."""
 
 
 @dataclass
@@ -55,6 +57,10 @@ class Meter:
     """Called with the progress after every step, for the live table."""
     _tokens: list[torch.Tensor] = field(default_factory=list)
     _tokens_sum: int = 0
+    # running totals over `steps`: adding them up anew at every question would take longer with every step
+    _flops: float = 0.0
+    _recomputed: float = 0.0
+    _seconds: float = 0.0
     _handles: list[Any] = field(default_factory=list)
 
     def watch(self, modules: Iterable[nn.Module]) -> None:
@@ -92,17 +98,17 @@ class Meter:
     @property
     def flops(self) -> float:
         """FLOPs of all steps so far."""
-        return sum(step.flops for step in self.steps)
+        return self._flops
 
     @property
     def recomputed(self) -> float:
         """Recomputed FLOPs of all steps so far."""
-        return sum(step.recomputed for step in self.steps)
+        return self._recomputed
 
     @property
     def seconds(self) -> float:
         """Seconds inside steps so far."""
-        return sum(step.seconds for step in self.steps)
+        return self._seconds
 
     @contextmanager
     def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
@@ -147,6 +153,9 @@ class Meter:
         self.examples += examples
         timed = not first and len(self.steps) >= WARM_UP_STEPS
         self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed))
+        self._flops += flops
+        self._recomputed += recomputed
+        self._seconds += seconds
         if self.tick is not None:
             self.tick(self.progress)
 
@@ -173,12 +182,7 @@ class Meter:
         """What is used of the binding axis."""
         if self.budget is None:
             return 0.0
-        return {
-            "train_examples": float(self.examples),
-            "train_tokens": float(self.tokens),
-            "train_flops": self.flops,
-            "train_seconds": self.seconds,
-        }[self.budget.axis]
+        return float(getattr(self, self.budget.axis.removeprefix("train_")))
 
     def cost(self, examples: int, tokens: int, *shapes: tuple[Any, ...]) -> float:
         """What the next step, of passes with these shapes, will use of the binding axis; FLOPs of a new shape at most,
@@ -194,7 +198,8 @@ class Meter:
             if len(known) == len(shapes):
                 return sum(known)
             return max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
-        recent = [s.seconds for s in self.steps if s.timed] or [s.seconds for s in self.steps]
+        last = self.steps[-RECENT_STEPS:]
+        recent = [s.seconds for s in last if s.timed] or [s.seconds for s in last]
         return statistics.median(recent) if recent else 0.0
 
     def affords(self, cost: float) -> bool:

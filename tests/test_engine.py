@@ -118,13 +118,14 @@ class TestMeter:
         assert meter.cost(4, 37, (4, 8)) == 37 and Meter().affords(1e30) and Meter().progress == 0.0
 
     def test_flops_of_a_known_shape_are_its_cost(self) -> None:
-        """The first step of a shape is counted, later ones are looked up; an unknown shape is estimated by its tokens."""
+        """The first step of a shape is counted, later ones are looked up; an unknown one is foretold at its bound:
+        twice the length can cost four times as much, never more."""
         meter, linear = Meter(Budget(train_flops=1e6)), nn.Linear(8, 4)
         with meter.step((2, 5), 2):
             meter._tokens_sum += 10
             linear(torch.ones(10, 8))
         assert meter.flops == 2 * 10 * 8 * 4 and meter.cost(2, 10, (2, 5)) == 640
-        assert meter.cost(2, 20, (2, 10)) == pytest.approx(1280)
+        assert meter.cost(2, 20, (2, 10)) == pytest.approx(2560)
         with meter.step((2, 5), 2):
             pass
         assert meter.flops == 1280 and meter.progress == pytest.approx(1280 / 1e6)

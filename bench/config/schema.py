@@ -252,6 +252,7 @@ class Claim(Frozen):
     gigabytes: tuple[float, float] | None = Field(None, description="expected peak, GB (10^9 bytes): lowest, highest")
     fits: str | None = Field(None, description="a card the cell is said to fit")
     says: str = Field(description="the statement")
+    under: str = Field(description="what the cell computes with: weights, optimizer, attention, dropout, loss")
     source: str = Field(description="where it stands")
 
     @model_validator(mode="after")
