@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.config.schema import Claim
+
 SCHEMA_VERSION = 1
 
 
@@ -339,5 +341,7 @@ class PlanFile(Record):
     cells: list[CellInfo]
     code_digest: str
     """Digest of our code at the time of asking; records of other code are marked in the report."""
+    claims: dict[str, Claim] = Field(default_factory=dict)
+    """Statements of the literature that cells of the suite test."""
     created: str
     """ISO 8601 time, UTC."""

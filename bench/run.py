@@ -101,6 +101,7 @@ def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
         source=planned.source,
         cells=[job.cell for job in planned.jobs],
         code_digest=code_digest(),
+        claims=request.suite.claims,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:

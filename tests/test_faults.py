@@ -111,7 +111,7 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("budget.lader=[8]", "did you mean 'ladder'"),
         ("strategies.lora.sources=[rte]", "unknown task in strategies.lora.sources 'rte'"),
         ("strategies.lora.sources=rte", "strategies.lora.sources: a list of task names or 'all', got 'rte'"),
-        ("micro_batch=0", "micro_batch: input should be greater than or equal to 1, got 0"),
+        ("micro_batch=0", "micro_batch: rows per forward are a whole number from 1 on, or auto, got 0"),
         ("budget.epochs=0", "budget.epochs: input should be greater than or equal to 1, got 0"),
         ("strategies=few_shot strategies.few_shot.k=alll", "strategies.few_shot.k"),
         ("strategies=full strategies.lora.r=2", "override for strategies.lora, which is not selected; selected: full"),

@@ -41,6 +41,8 @@ def to_markdown(page: Page) -> str:
         lines += ["", f"## How many {escape(page.curves[0].across)}"]
         for curve in page.curves:
             lines += _table(curve_table(curve))
+    if page.literature:
+        lines += ["", "## What the literature says", *_table(page.literature)]
     lines += ["", "## Leaderboard"]
     for section in page.sections:
         lines += _table(section.table)

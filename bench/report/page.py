@@ -13,6 +13,7 @@ from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
 from bench.report.foretold import foretold
+from bench.report.literature import literature
 from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard, task_table
@@ -77,6 +78,7 @@ class Page:
     remarks: list[str]
     curves: list[Curve]
     break_evens: list[BreakEven]
+    literature: Table | None
     sections: list[Section]
     tunings: list[Table]
     failures: Table | None
@@ -100,6 +102,7 @@ def build(run: Run) -> Page:
         _remarks(run),
         curves(run.cells),
         break_evens(run.cells),
+        literature(run.plan.claims, run.cells),
         sections,
         tunings(run.cells),
         failures(run.cells),
