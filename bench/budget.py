@@ -223,6 +223,9 @@ class Meter:
         self.examples += other.examples
         self.padded_tokens += other.padded_tokens
         self._tokens_sum += other.tokens
+        self._flops += other.flops
+        self._recomputed += other.recomputed
+        self._seconds += other.seconds
         self.steps += other.steps
 
     def throughput(self) -> float | None:

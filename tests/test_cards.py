@@ -54,7 +54,9 @@ def test_a_plan_for_a_card_is_of_its_cells(gpu: str, precision: str) -> None:
 
 
 def claim(task: str, **expects: object) -> Claim:
-    return Claim.model_validate({"task": task, "strategy": "full", "says": "it fits", "source": "x", "under": "y", **expects})
+    return Claim.model_validate(
+        {"task": task, "strategy": "full", "says": "it fits", "source": "x", "under": "y", **expects}
+    )
 
 
 def test_claims_hold_or_not() -> None:

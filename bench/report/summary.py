@@ -235,9 +235,14 @@ def task_score(cells: list[CellView]) -> TaskScore:
     )
 
 
+ASIDE = ("default", "probe")
+"""Phases beside the way to the answers: defaults scored for comparison, and probes."""
+
+
 def peak_memory(results: Iterable[Result]) -> Memory | None:
-    """Largest peak over the phases: CUDA bytes allocated where every record has them, else resident memory."""
-    phases = [(name, phase) for result in results for name, phase in result.phases.items()]
+    """Largest peak over the phases that lead to the answers: CUDA bytes allocated where every record has them, else
+    resident memory."""
+    phases = [(name, p) for result in results for name, p in result.phases.items() if name not in ASIDE]
 
     def worst(kind: str, attribute: str) -> Memory | None:
         found = [(value, name) for name, phase in phases if (value := finite(getattr(phase, attribute))) is not None]

@@ -150,7 +150,7 @@ def _best_of(where: str, found: list[Tuned]) -> Table:
     note = (
         "Mean log-likelihood of held-out labels, nats, that the best of k configurations drawn from those tried is "
         "expected to reach (after Dodge et al. 2019, section 3), at the first halt: the furthest that all of them came "
-        "under halving. A row that still climbs at its end is not tuned out. Rows have different scales of "
+        "under halving. A row that still climbs at its end is not tuned out; rows rank nothing."
     )
     return Table(f"The best of k configurations: {where}", columns, rows, [note])
 
