@@ -25,7 +25,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
         whole = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
         if score + 0.01 * whole > best_score:
             best, best_score = candidate, score + 0.01 * whole
-    return best if best_score >= 0.6 else None
+    return best if best_score >= (0.5 if len(name) < 4 else 0.6) else None  # of two letters one is half
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserFault:

@@ -122,10 +122,24 @@ def test_every_record_holds_its_prediction(folder: Path, monkeypatch: pytest.Mon
     assert "predicting the memory of 3 cells" in (folder / "output.txt").read_text()
     page = (folder / "reports" / "smoke.md").read_text()
     assert "Predicted beside measured memory" in page
-    monkeypatch.setattr(forecasting.Predictor, "start", lambda self: pytest.fail("it was predicted before"))
-    [again] = run_here(folder, "predict=true", "rerun=all", "strategies=lora", "model=random:tiny-bert")
-    assert again.predicted.peak_bytes == worked.predicted.peak_bytes or again.predicted.reason
-    assert run_here(folder, "predict=false", "rerun=all", "strategies=lora")[0].predicted.peak_bytes is None
+    starts: list[Predictor] = []
+    monkeypatch.setattr(Predictor, "start", starts.append)
+    again = [own, "predict=true", "rerun=all", "strategies=lora,prefix_tuning", "model=random:tiny-bert"]
+    assert [r.predicted for r in run_here(folder, *again)] == [worked.predicted, cannot.predicted] and starts == []
+    [left_out] = run_here(folder, own, "predict=false", "rerun=all", "strategies=lora", "model=random:tiny-bert")
+    assert left_out.predicted.peak_bytes is None and left_out.predicted.reason == "not predicted: predict=false"
+
+
+def test_an_order_that_cannot_be_sent_is_answered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens to a process, nobody waits for ever."""
+
+    def fails(self: Predictor, job: Job, on_card: bool) -> dict[str, Any]:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(Predictor, "ask", fails)
+    [one] = jobs()
+    with Forecaster() as forecaster:
+        assert forecaster.ask([one], set())[one.cell.id].reason == "not predicted: OSError: no more processes"
 
 
 def test_a_prediction_that_hangs_or_dies_costs_itself_only(tmp_path: Path) -> None:
