@@ -69,7 +69,7 @@ def cards() -> dict[str, Card]:
 def card_named(name: str) -> Card:
     """The card. Raises `UserFault` with the nearest name."""
     if name not in cards():
-        raise unknown("gpu", name, list(cards()), least=0.5)  # names of two characters: one right is near
+        raise unknown("gpu", name, list(cards()))
     return cards()[name]
 
 

@@ -13,11 +13,7 @@ class UserFault(Exception):
         super().__init__(" ".join(message.split()))
 
 
-LIKE = 0.6
-"""Similarity (0..1) from which a name counts as meant."""
-
-
-def nearest(name: str, allowed: Iterable[str], least: float = LIKE) -> str | None:
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """The allowed name most like `name`, or None where nothing comes close.
 
     A part of a longer name counts as close: `secnds` finds `train_seconds`.
@@ -29,12 +25,12 @@ def nearest(name: str, allowed: Iterable[str], least: float = LIKE) -> str | Non
         whole = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
         if score + 0.01 * whole > best_score:
             best, best_score = candidate, score + 0.01 * whole
-    return best if best_score >= least else None
+    return best if best_score >= (0.5 if len(name) < 4 else 0.6) else None  # of two letters one is half
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str], least: float = LIKE) -> UserFault:
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserFault:
     """The fault for a name that does not exist: `unknown <kind> '<name>'; did you mean '<nearest>'?`."""
     allowed = sorted(allowed)
-    close = nearest(name, allowed, least)
+    close = nearest(name, allowed)
     hint = f"did you mean '{close}'?" if close else "allowed: " + (", ".join(allowed) or "none")
     return UserFault(f"unknown {kind} '{name}'; {hint}")

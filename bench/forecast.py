@@ -75,7 +75,11 @@ class Forecaster:
             with suppress(queue.Empty):
                 while True:
                     path, job = orders.get_nowait()
-                    answers.put((path, process.ask(job, job.cell.id in on_card)))
+                    try:
+                        answer = process.ask(job, job.cell.id in on_card)
+                    except Exception as error:  # every order gets an answer: the run waits for all of them
+                        answer = {"reason": f"not predicted: {type(error).__name__}: {error}"}
+                    answers.put((path, answer))
 
         for process in self.processes:
             threading.Thread(target=serve, args=(process,), daemon=True).start()

@@ -71,7 +71,7 @@ def limit_of(job: Job, target: Card | None) -> int | None:
     on the whole process, so what its libraries take is subtracted."""
     if job.memory_gib is not None:
         process = PROCESS_BYTES if job.cell.device == "cpu" else 0
-        return max(0, round(job.memory_gib * GIB) - process)
+        return round(job.memory_gib * GIB) - process
     if target is not None:
         return target.usable_bytes
     described = card.describe() if job.cell.device == "cuda" else None

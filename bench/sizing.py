@@ -41,6 +41,9 @@ def judged(job: Job, foretold: Predicted, limit: int | None) -> Predicted:
         return foretold
     if limit is None:
         return foretold.model_copy(update={"reason": NO_LIMIT})
+    if limit <= 0:
+        words = f"the process alone takes {PROCESS_BYTES / GIB:.2f} GiB, and the cap is {job.memory_gib or 0:g} GiB"
+        return foretold.model_copy(update={"fits": False, "reason": words, "limit_bytes": 0})
     fits, words = verdict(needs, limit, job.cell.device)
     if job.memory_gib is not None and job.cell.device == "cpu":
         words += f" (the cap of {job.memory_gib:g} GiB less {PROCESS_BYTES / GIB:.2f} GiB for the process itself)"

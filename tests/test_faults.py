@@ -112,6 +112,8 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("strategies.lora.sources=[rte]", "unknown task in strategies.lora.sources 'rte'"),
         ("strategies.lora.sources=rte", "strategies.lora.sources: a list of task names or 'all', got 'rte'"),
         ("micro_batch=0", "micro_batch: rows per forward are a whole number from 1 on, or auto, got 0"),
+        ("micro_batch=atuo", "or auto; did you mean 'auto'?, got 'atuo'"),
+        ("predict=maybe", "predict: input should be a valid boolean"),
         ("budget.epochs=0", "budget.epochs: input should be greater than or equal to 1, got 0"),
         ("strategies=few_shot strategies.few_shot.k=alll", "strategies.few_shot.k"),
         ("strategies=full strategies.lora.r=2", "override for strategies.lora, which is not selected; selected: full"),
@@ -133,6 +135,11 @@ def test_a_bad_request_is_one_worded_line(fault: Fault, tokens: str, words: str)
 def test_a_cap_above_the_machine(fault: Fault) -> None:
     """It would cap nothing; a plan for another machine may have it."""
     assert "budget.memory_gib: got 100000, this machine has" in fault("run", *SMOKE, "budget.memory_gib=100000")
+
+
+def test_a_micro_batch_without_predictions(fault: Fault) -> None:
+    """It is found from them; a plan predicts in any case."""
+    assert "micro_batch=auto is found from predictions" in fault("run", *SMOKE, "micro_batch=auto", "predict=false")
 
 
 def test_a_selection_that_no_task_lists(fault: Fault) -> None:

@@ -1,0 +1,193 @@
+"""Predictions asked for by plan and run: kept by shape, judged, in every record, and made by a lean process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import run_here, write_strategies
+
+from bench import forecast as forecasting
+from bench import plan
+from bench.cards import GIB
+from bench.cli import main
+from bench.config import load
+from bench.forecast import Forecaster, Predictor, place
+from bench.plan import Job
+from bench.records import Predicted, Status
+
+PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample", "device=cpu"]
+RANDOM = ["tasks.sst2.data={random: 64}"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def jobs(*tokens: str) -> list[Job]:
+    return plan.make(load([*PLANNED, *tokens])).jobs
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    ["budget.memory_gib=2", "run.name=other", "results_dir=elsewhere", "threads=1"],
+)
+def test_what_changes_no_shape_is_predicted_once(tokens: str) -> None:
+    assert place(jobs(tokens)[0], False) == place(jobs()[0], False)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    ["batch=4", "micro_batch=2", "sequence=32", "strategies.lora.r=2", "budget.labels=8", "budget.train_examples=8",
+     "checkpointing=true", "foreach=true", "readout=head", "precision=bf16", "tasks.sst2.limit=9", "seeds=[1]",
+     "model=random:tiny-llama"],
+)  # fmt: skip
+def test_what_may_change_a_shape_is_predicted_anew(tokens: str) -> None:
+    """The seed among them: it draws the rows, and with them the lengths of the heaviest batch."""
+    assert place(jobs(tokens)[0], False) != place(jobs()[0], False)
+    assert place(jobs()[0], True) != place(jobs()[0], False)
+
+
+def test_seeds_share_where_every_row_is_as_long() -> None:
+    pair = plan.make(load(["suite=memory-claims", "tasks=gpt2-small-seq128", "strategies=full", "seeds=2"])).jobs
+    assert len({job.cell.id for job in pair}) == 2 and len({place(job, False) for job in pair}) == 1
+    assert len({place(job, False) for job in jobs("seeds=2")}) == 2
+
+
+def test_a_users_own_strategy_is_part_of_the_key(tmp_path: Path) -> None:
+    """Its code is in no digest of ours: an edited file must not find the old figures."""
+    folder = write_strategies(tmp_path / "mine", {"own": "raise RuntimeError('one')"})
+    tokens = [f"adapters_path={folder}", "strategies=own"]
+    before = place(jobs(*tokens)[0], False)
+    write_strategies(tmp_path / "mine", {"own": "raise RuntimeError('two')"})
+    assert place(jobs(*tokens)[0], False) != before
+
+
+class Answers(Predictor):
+    """Answers at once, and counts."""
+
+    asked = 0
+
+    def ask(self, job: Job, on_card: bool) -> dict[str, Any]:
+        Answers.asked += 1
+        if job.cell.strategy == "bitfit":
+            return {"reason": "unsupported: this model has no gills"}
+        if job.cell.strategy == "full":
+            return {"reason": "not predicted: it fell over"}
+        return {"peak_bytes": 5}
+
+
+def test_answers_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures and `unsupported` stand; a predictor that failed is asked again. No process runs for what is known."""
+    monkeypatch.setattr(forecasting, "Predictor", Answers)
+    monkeypatch.setattr(Answers, "asked", 0)
+    wanted = jobs("strategies=lora,bitfit,full")
+    for total in (3, 4):
+        with Forecaster() as forecaster:
+            found = forecaster.ask(wanted, set())
+        assert Answers.asked == total
+    assert found[wanted[0].cell.id] == Predicted(peak_bytes=5)
+    assert (found[wanted[2].cell.id].reason or "").startswith("not predicted")
+    with Forecaster() as forecaster:
+        forecaster.ask(wanted[:2], set())
+        assert forecaster.processes == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of this file are, with a cache of their own."""
+    return tmp_path_factory.mktemp("foretold")
+
+
+DIES = {"dies": "import os; os._exit(3)", "hangs": "import time; time.sleep(600)"}
+
+
+@pytest.mark.slow
+def test_every_record_holds_its_prediction(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cells that worked, of one that cannot and of one that died; a second run asks nobody."""
+    monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
+    own = f"adapters_path={write_strategies(folder / 'adapters', {'dies': DIES['dies']})}"
+    asked = [own, "predict=true", "strategies=lora,prefix_tuning,dies", "model=random:tiny-bert"]
+    worked, cannot, died = run_here(folder, *asked)
+    assert worked.predicted.peak_bytes and worked.predicted.flops == worked.used.train_flops  # type: ignore[union-attr]
+    assert worked.predicted.phases["adapt"].parts["activations"] > 0
+    assert cannot.outcome.status is Status.unsupported and (cannot.predicted.reason or "").startswith("unsupported: ")
+    assert died.outcome.status is Status.error and "exit code 3" in (died.predicted.reason or "")
+    assert "predicting the memory of 3 cells" in (folder / "output.txt").read_text()
+    page = (folder / "reports" / "smoke.md").read_text()
+    assert "Predicted beside measured memory" in page
+    starts: list[Predictor] = []
+    monkeypatch.setattr(Predictor, "start", starts.append)
+    again = [own, "predict=true", "rerun=all", "strategies=lora,prefix_tuning", "model=random:tiny-bert"]
+    assert [r.predicted for r in run_here(folder, *again)] == [worked.predicted, cannot.predicted] and starts == []
+    [left_out] = run_here(folder, own, "predict=false", "rerun=all", "strategies=lora", "model=random:tiny-bert")
+    assert left_out.predicted.peak_bytes is None and left_out.predicted.reason == "not predicted: predict=false"
+
+
+def test_an_order_that_cannot_be_sent_is_answered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens to a process, nobody waits for ever."""
+
+    def fails(self: Predictor, job: Job, on_card: bool) -> dict[str, Any]:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(Predictor, "ask", fails)
+    [one] = jobs()
+    with Forecaster() as forecaster:
+        assert forecaster.ask([one], set())[one.cell.id].reason == "not predicted: OSError: no more processes"
+
+
+def test_a_prediction_that_hangs_or_dies_costs_itself_only(tmp_path: Path) -> None:
+    own = f"adapters_path={write_strategies(tmp_path / 'adapters', DIES)}"
+    dies, hangs = jobs(own, "strategies=dies,hangs")
+    predictor = Predictor(25)
+    try:
+        assert "exit code 3" in predictor.ask(dies, False)["reason"]
+        assert predictor.ask(hangs, False)["reason"] == "not predicted: no answer in 25 s"
+    finally:
+        predictor.stop()
+
+
+def test_a_plan_is_close_or_sure(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Just around the predicted peak there is no verdict; the cap is not part of what is remembered."""
+
+    def planned(*tokens: str) -> dict[str, Any]:
+        assert main(["plan", *PLANNED[:-1], *tokens, "--json"]) == 0
+        [cell] = json.loads(capsys.readouterr().out)["cells"]
+        return dict(cell)
+
+    peak = planned("gpu=t4")["predicted"]["peak_bytes"]
+    written = len(list((cache / "predictions").iterdir()))
+    for share, fits, begins in ((0.94, None, "close: needs"), (1.05, None, "close: needs"), (1.2, True, "needs"),
+                                (0.8, False, "needs")):  # fmt: skip
+        cell = planned("gpu=t4", f"budget.memory_gib={share * peak / GIB:.9f}")
+        assert cell["fits"] is fits and cell["reason"].startswith(begins), (share, cell["reason"])
+        assert cell["limit_bytes"] == pytest.approx(share * peak, rel=1e-3)
+        assert (cell["least_bytes"] is None) == (fits is True)
+    assert len(list((cache / "predictions").iterdir())) == written + 1, "only micro-batch 1 was asked in addition"
+    auto = planned("gpu=t4", "micro_batch=auto", f"budget.memory_gib={0.8 * peak / GIB:.9f}")
+    assert auto["micro_batch"] in (1, 2, 4) and auto["predicted"]["peak_bytes"] < peak
+    small = planned("device=cpu", "budget.memory_gib=0.2")
+    assert small["fits"] is False and small["reason"].startswith("the process alone takes 0.43 GiB")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="the kernel does not tell a process's high-water mark")
+def test_a_large_model_is_predicted_in_little_memory() -> None:
+    """GPT-2 XL, all of its weights trained at 1,024 tokens: over 20 GB of tensors, foretold in under 1 GB."""
+    [job] = plan.make(load(["suite=memory-claims", "tasks=gpt2-xl-seq1024", "strategies=full"])).jobs
+    predictor = Predictor(240)
+    try:
+        answer = predictor.ask(job, False)
+        assert predictor.process is not None
+        status = Path(f"/proc/{predictor.process.pid}/status").read_text()
+    finally:
+        predictor.stop()
+    high = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    assert answer["peak_bytes"] > 20e9
+    assert high < 1e9, f"{high / 1e6:.0f} MB"
