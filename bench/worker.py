@@ -23,7 +23,7 @@ from bench.errors import UserFault
 from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.catalog import parse
-from bench.models.parts import checkpointed, count
+from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
 from bench.plan import Job
 from bench.records import DataInfo, Outcome, Parameters, Result, Status, Training
@@ -84,6 +84,7 @@ class Cell:
             limit_device_memory(self.job.memory_gib)
         if not self.strategy.places_base:
             place(base.module, torch.device(self.job.cell.device))
+        touch(base.module)
         return base
 
     def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:

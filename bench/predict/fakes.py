@@ -100,7 +100,7 @@ def apply_to_fakes(module: Any, fn: Callable[[torch.Tensor], torch.Tensor], recu
         child._apply(fn)
     for held in (module._parameters, module._buffers):
         for name, tensor in held.items():
-            if tensor is None or (new := fn(tensor)).dtype == tensor.dtype:
+            if tensor is None or ((new := fn(tensor)).dtype == tensor.dtype and tensor.device.type != "meta"):
                 continue  # moved from the CPU to the CPU
             whole = isinstance(tensor, nn.Parameter)
             held[name] = nn.Parameter(new, tensor.requires_grad) if whole else new
