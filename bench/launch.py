@@ -34,6 +34,18 @@ from bench.store import read_result, write_record
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
 GIB = 2**30
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "tcache_count": 0,
+        "mxfast": 0,
+        "mmap_threshold": 32 * 2**20,
+        "trim_threshold": 8 * 2**30,
+    }.items()
+)
+"""How glibc's allocator works in a cell, unless the user's environment says otherwise. Freed small objects join their
+neighbours at once instead of keeping large holes apart; the other two stand still, so that memory does not depend on
+what the process did before (docs/decisions.md has the figures)."""
 
 
 class Show(Protocol):
@@ -126,6 +138,7 @@ def host_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # everything was fetched before; nothing may reach out inside a measured cell
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p),
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES") or ALLOCATOR,
         **waiting(),
     }
 

@@ -25,7 +25,7 @@ from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.build import build
 from bench.models.catalog import parse
-from bench.models.parts import checkpointed, count
+from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
 from bench.plan import Job
 from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
@@ -140,6 +140,7 @@ class Cell:
         base = self.load()
         limit_device_memory(self.job.cell.device, self.job.memory_gib)
         self.placed(base)
+        touch(base.module)
         return base
 
     def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:

@@ -78,11 +78,14 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
 
 LETTERS_A_ROW = 16 * 1024
 """Letters of a random row: more tokens than `sequence` asks for, which cuts them to exactly so many."""
+WORD = 8
+"""Letters to a space, the space included: a tokenizer of words gives up on one that is very long."""
 
 
 def _random(task: Task, rows: int, seed: int) -> Rows:
     """Rows that mean nothing, for memory and speed."""
     letters = _generator(seed).integers(ord("a"), ord("z") + 1, (rows, len(task.fields), LETTERS_A_ROW))
+    letters[..., WORD - 1 : -1 : WORD] = ord(" ")
     texts = [[bytes(cell.astype("uint8")).decode() for cell in row] for row in letters]
     fields = [dict(zip(task.fields, row, strict=True)) for row in texts]
     return Rows(fields, [i % len(task.labels) for i in range(rows)], list(range(rows)))

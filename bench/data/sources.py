@@ -126,7 +126,7 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
         UserFault: a file that is not there (named, with what is), or a download that failed.
     """
     if task.data.random is not None:
-        return Located("random", {}, f"random:{task.data.random}:v1")
+        return Located("random", {}, f"random:{task.data.random}:v2")
     splits = needed(task)
     if task.data.path is not None:
         source, files = "path", _own(name, Path(task.data.path).expanduser(), splits)

@@ -15,6 +15,8 @@ from bench.models.prefixes import keep_prefixes
 from bench.strategy import Unsupported
 
 Pooling = Literal["last", "mean", "first"]
+PAGE = 4096
+"""Bytes of a page of memory, or less."""
 
 
 def backbone(base: Base) -> nn.Module:
@@ -142,3 +144,15 @@ def checkpointed(base: Base) -> None:
     if base.kind == "causal":
         keep_prefixes(backbone(base))
     module.disable_input_require_grads()  # only reentrant checkpoints need it, and frozen lower blocks must stay so
+
+
+def touch(module: nn.Module) -> None:
+    """Read one byte of every page of the weights that lie on the CPU: mapped files come into memory now.
+
+    A process that was forked sees the pages of a mapped file only once it reads them. Without this the first forward
+    pass would bring them in, and what a strategy holds could not be told from the weights it started with.
+    """
+    storages = {t.untyped_storage()._cdata: t.untyped_storage() for t in (*module.parameters(), *module.buffers())}
+    for storage in storages.values():
+        if storage.device.type == "cpu":
+            torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE].max()  # type: ignore[call-overload]

@@ -16,7 +16,9 @@ from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import fake_base
+from bench.predict.heap import Heap, known
 from bench.predict.live import Peak
+from bench.predict.outside import outside_the_heap
 from bench.predict.rehearse import Rehearsal, rehearse
 from bench.strategy import Diverged, Unsupported
 
@@ -30,9 +32,14 @@ SMALL = 1_000_000
 
 
 def predicted(job: Job, on_card: bool) -> dict[str, Any]:
-    """Fields of `records.Predicted`: peaks by phase in bytes, FLOPs, trainable parameters; or why not."""
+    """Fields of `records.Predicted`: peaks by phase in bytes, FLOPs, trainable parameters; or why not.
+
+    What a process holds resident is told for adapting on a CPU: what its heap grows by, and what lies outside of it.
+    """
+    heap = None if on_card or not known() else Heap()
+    outside = 0 if heap is None else outside_the_heap(job)  # first: holes that a rehearsal leaves would count
     try:
-        found = foresee(job, on_card)
+        found = foresee(job, on_card, heap)
     except Unsupported as error:
         return {"reason": f"unsupported: {error}"}
     phases: dict[str, Peak] = {}
@@ -40,10 +47,17 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
         phase = stage.partition(" ")[0]
         if phase not in phases or peak.size > phases[phase].size:
             phases[phase] = peak
+    held = {name: {"resident_bytes": None} for name in phases}
+    if found.grown:
+        held["adapt"] = {"resident_bytes": round(max(found.grown.values())) + outside}
     return {
         "peak_bytes": round(max(peak.size for peak in phases.values())),
         "phases": {
-            name: {"peak_bytes": round(peak.size), "parts": {k: round(v) for k, v in peak.parts.items() if round(v)}}
+            name: {
+                "peak_bytes": round(peak.size),
+                "parts": {k: round(v) for k, v in peak.parts.items() if round(v)},
+                **held[name],
+            }
             for name, peak in phases.items()
         },
         "flops": found.flops,
@@ -51,7 +65,7 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
     }
 
 
-def foresee(job: Job, on_card: bool) -> Rehearsal:
+def foresee(job: Job, on_card: bool, heap: Heap | None = None) -> Rehearsal:
     """Rehearse a cell, or extrapolate from two shallow models. Raises `Unsupported` where the cell itself would."""
     ref, dtype = parse(job.model), DTYPES[job.cell.precision]
     folder = ensure(ref)
@@ -59,9 +73,9 @@ def foresee(job: Job, on_card: bool) -> Rehearsal:
     if blocks <= WHOLE or names_blocks(job.options):
         if not on_card and dtype == torch.float32 and small(job.model):
             with suppress(Diverged):  # two steps can be too many for real weights; fakes have no losses
-                return rehearse(job, load_base(ref, folder, dtype), on_card)
-        return rehearse(job, fake_base(ref, folder, dtype), on_card)
-    low, high = (rehearse(job, fake_base(ref, folder, dtype, depth), on_card) for depth in SHALLOW)
+                return rehearse(job, load_base(ref, folder, dtype), on_card, heap)
+        return rehearse(job, fake_base(ref, folder, dtype), on_card, heap)
+    low, high = (rehearse(job, fake_base(ref, folder, dtype, depth), on_card, heap) for depth in SHALLOW)
     return extrapolated(low, high, blocks)
 
 
@@ -96,4 +110,5 @@ def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
         a, b = low.peaks[name], high.peaks[name]
         peaks[name] = Peak(line(a.size, b.size), {kind: line(a.parts[kind], b.parts[kind]) for kind in a.parts})
     flops = None if low.flops is None or high.flops is None else line(low.flops, high.flops)
-    return Rehearsal(peaks, flops, round(line(low.trainable, high.trainable)))
+    grown = {name: line(low.grown[name], high.grown[name]) for name in low.grown.keys() & high.grown.keys()}
+    return Rehearsal(peaks, grown, flops, round(line(low.trainable, high.trainable)))

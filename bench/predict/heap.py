@@ -1,79 +1,100 @@
-"""How far the process's heap grows when tensors come and go: what glibc's allocator makes of a log of allocations.
+"""How much memory a process would hold resident: its allocator is asked.
 
-torch asks for memory aligned to 64 bytes. For that glibc looks for a block 96 bytes larger than wanted and hands what
-is left to small objects, so that a freed block is too small for the next tensor of its own size. Freed neighbours
-would join to a large enough one, but while a forward pass goes on, the objects between them live: autograd keeps its
-nodes until the backward pass. A decoder's heap ends up to twice as large as the tensors in it (malloc.c of glibc 2.36:
-`_int_memalign`, `_int_malloc`, `_int_free`, `sysmalloc`).
+torch asks glibc for memory aligned to 64 bytes. For that glibc looks for a block 96 bytes larger than wanted and hands
+what is left to small objects, so a freed block is often too small for the next tensor of its own size, and a process
+holds more than the tensors in it. So every fake tensor of a rehearsal gets a block of its size from the same allocator,
+at the same moments and between the same small objects (autograd's graph is a real one). The block is never written:
+its pages never come to be, and a prediction stays small however large the model is.
 """
 
 from __future__ import annotations
 
-import bisect
+import ctypes
+import platform
+from itertools import count
+from pathlib import Path
 
-SURPLUS = 96
-"""Bytes a free block must have beyond what is wanted: the alignment and the smallest chunk."""
-GAP = 112
-"""Bytes between two tensors, taken by small objects."""
-HEADER, UNIT = 8, 16
-FIRST_THRESHOLD, LARGEST_THRESHOLD = 128 * 1024, 32 * 2**20
-"""Requests above the threshold that no free block can serve become blocks of their own, which go back to the system
-when they are freed. Each one freed raises the threshold to its size, up to the largest (`mallopt(3)`)."""
+ALIGNMENT = 64
+"""Bytes; torch's for memory on a CPU (c10/core/alignment.h)."""
+PAGE = 4096
+MAPPED = 2
+"""Bit in the word before a block that says that the block is a mapping of its own (glibc, malloc.c)."""
+
+
+def known() -> bool:
+    """Whether this process has the allocator that is meant: glibc's."""
+    return platform.libc_ver()[0] == "glibc"
+
+
+def heap_begins() -> int | None:
+    """Address at which this process's heap begins; None where the kernel does not tell."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("[heap]"):
+            return int(line.partition("-")[0], 16)
+    return None
 
 
 class Heap:
-    """Addresses are offsets from the start of the heap."""
+    """Blocks that stand for tensors, and what would be resident because of them.
+
+    Only growth since `begin` counts: memory above the heap's end at that time, pages below it that are used again, and
+    mappings.
+    """
 
     def __init__(self) -> None:
-        self.top = 0
-        """Where untouched memory begins."""
-        self.mapped = 0
-        """Bytes of blocks of their own."""
-        self.threshold = FIRST_THRESHOLD
-        self.blocks: list[tuple[int, int]] = []
-        """Free blocks, (size, address), sorted."""
+        self.libc = ctypes.CDLL(None)
+        self.libc.sbrk.restype = ctypes.c_void_p
+        self.libc.sbrk.argtypes = [ctypes.c_ssize_t]
+        self.libc.free.argtypes = [ctypes.c_void_p]
+        self.libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
+        self.floor = self.end()
+        self.lowest = heap_begins() or self.floor
+        self.used = bytearray()
+        """A byte for every page from `lowest` to `floor`: 1 once a block has covered it."""
+        self.refilled = self.mapped = 0
         self.held: dict[int, tuple[int, int]] = {}
-        """Key -> (address, size); a block of its own has address -1."""
+        """Key -> address, and the size where the block is a mapping."""
+        self.keys = count()
 
-    @property
-    def resident(self) -> int:
-        """Bytes that were touched and not given back."""
-        return self.top + self.mapped
+    def end(self) -> int:
+        """Address at which the heap ends."""
+        return int(self.libc.sbrk(0))
 
-    def allocate(self, key: int, wanted: int) -> None:
-        """The smallest free block that serves, else a block of its own, else more heap."""
-        size = -(-(wanted + HEADER) // UNIT) * UNIT
-        at = bisect.bisect_left(self.blocks, (size + SURPLUS, -1))
-        if at < len(self.blocks):
-            got, address = self.blocks.pop(at)
-            rest = got - size - GAP
-            if rest > SURPLUS:
-                bisect.insort(self.blocks, (rest, address + size + GAP))
-            self.held[key] = (address, size)
-        elif size >= self.threshold:
-            self.mapped += size
-            self.held[key] = (-1, size)
-        else:
-            self.held[key] = (self.top, size)
-            self.top += size + GAP
+    def begin(self) -> None:
+        """Give back what is free, as a phase does, and count from here on."""
+        self.libc.malloc_trim(0)
+        self.floor, self.refilled = self.end(), 0
+        self.used = bytearray(max(0, self.floor - self.lowest) // PAGE + 1)
+
+    def allocate(self, size: int) -> int:
+        """A block of `size` bytes; the key to free it by. Raises `MemoryError` where there is no address space left."""
+        block = ctypes.c_void_p()
+        if self.libc.posix_memalign(ctypes.byref(block), ALIGNMENT, size) or block.value is None:
+            raise MemoryError(f"no address space for a tensor of {size} bytes")
+        word = ctypes.c_size_t.from_address(block.value - 8).value
+        mapping = word & ~7 if word & MAPPED else 0
+        self.mapped += mapping
+        if not mapping:
+            self.refill(block.value, block.value + size)
+        key = next(self.keys)
+        self.held[key] = block.value, mapping
+        return key
+
+    def refill(self, begins: int, ends: int) -> None:
+        """Count the pages of a block that lie below the floor, each once."""
+        if begins < self.lowest:  # another thread's arena
+            return
+        first, last = (begins - self.lowest) // PAGE, (min(ends, self.floor) - 1 - self.lowest) // PAGE + 1
+        if first < last:
+            self.refilled += self.used.count(0, first, last)
+            self.used[first:last] = b"\1" * (last - first)
 
     def free(self, key: int) -> None:
-        """Back to the free blocks, or to the system."""
-        address, size = self.held.pop(key)
-        if address >= 0:
-            bisect.insort(self.blocks, (size, address))
-            return
-        self.mapped -= size
-        if size <= LARGEST_THRESHOLD:
-            self.threshold = max(self.threshold, size)
+        """The tensor is gone."""
+        address, mapping = self.held.pop(key)
+        self.mapped -= mapping
+        self.libc.free(address)
 
-    def join(self) -> None:
-        """Free neighbours become one block: the objects between them are gone."""
-        joined: list[tuple[int, int]] = []
-        for address, size in sorted((address, size) for size, address in self.blocks):
-            if joined and joined[-1][0] + joined[-1][1] + GAP >= address:
-                before, _ = joined.pop()
-                joined.append((before, address + size - before))
-            else:
-                joined.append((address, size))
-        self.blocks = sorted((size, address) for address, size in joined)
+    def grown(self) -> int:
+        """Bytes that would be resident beyond those at `begin`."""
+        return self.end() - self.floor + self.mapped + PAGE * self.refilled

@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.predict.heap import Heap
+
 KINDS = ("parameters", "gradients", "optimizer", "activations", "temporaries", "kv_cache", "quantisation")
 """What bytes are for. Activations were made in a forward pass and needed after it; a temporary is anything else."""
 
@@ -46,6 +48,8 @@ class Allocation:
     """Its place in the log."""
     died: int | None = None
     """Operators dispatched before it was freed; None: still there."""
+    block: int | None = None
+    """Its stand-in on the heap, where one is kept."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,15 @@ class Peak:
 class Live(TorchDispatchMode):
     """Logs every storage that an operator makes, real or fake, until it is freed.
 
-    A fake scalar that control flow asks for (a loss, a threshold) is answered with one, or with true.
+    A fake scalar that control flow asks for (a loss, a threshold) is answered with one, or with true. With a `heap`,
+    every fake made after loading has a stand-in there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, heap: Heap | None = None) -> None:
         super().__init__()
+        self.heap = heap
+        self.grown: dict[str, int] = {}
+        """Stage -> the most the heap had grown in it."""
         self.clock = 0
         self.log: list[Allocation] = []
         self.open: dict[int, Allocation] = {}
@@ -92,6 +100,9 @@ class Live(TorchDispatchMode):
                 self.events.append((self.clock, len(self.log), found.size))
             found.number = len(self.log)
             self.log.append(found)
+            if self.heap is not None and isinstance(tensor, FakeTensor) and found.size and len(self.stages) > 1:
+                found.block = self.heap.allocate(found.size)
+                self.look()
             weakref.finalize(storage, self.freed, key)
         return found
 
@@ -99,8 +110,16 @@ class Live(TorchDispatchMode):
         """A storage is gone."""
         if (gone := self.open.pop(key, None)) is not None:
             gone.died = self.clock
+            if gone.block is not None and self.heap is not None:
+                self.heap.free(gone.block)
             if gone.size:
                 self.events.append((self.clock, gone.number, 0))
+
+    def look(self) -> None:
+        """Note how far the heap has grown."""
+        if self.heap is not None:
+            name = self.stages[-1].name
+            self.grown[name] = max(self.grown.get(name, 0), self.heap.grown())
 
     def claim(self, tensors: Iterable[Any], kind: str) -> None:
         """Say what tensors are for; a claim made earlier stands."""
@@ -125,6 +144,8 @@ class Live(TorchDispatchMode):
 
     def stage(self, name: str) -> None:
         """Begin a stage; the one before ends."""
+        if self.heap is not None and len(self.stages) == 1:
+            self.heap.begin()
         self.stages[-1].ends = self.clock
         self.stages.append(Stage(name, self.clock, self.clock))
 

@@ -17,6 +17,7 @@ from bench.models.base import Base
 from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
+from bench.predict.heap import Heap
 from bench.predict.live import UNCOUNTED, Live, Peak
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Pass, adapt, cut
@@ -33,6 +34,8 @@ class Rehearsal:
 
     peaks: dict[str, Peak] = field(default_factory=dict)
     """Stage -> peak."""
+    grown: dict[str, float] = field(default_factory=dict)
+    """Stage of adapting -> bytes by which the process's heap had grown at most; empty where that is not asked."""
     flops: float | None = None
     """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
     trainable: int = 0
@@ -47,9 +50,12 @@ class HeavyMeter(Meter):
         return [batches[i] for i in order[:HEAVY]]
 
 
-def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
-    """Drive the cell of `job` on a base of fakes. Raises `Unsupported` where the cell itself would."""
-    live, found = Live(), Rehearsal()
+def rehearse(job: Job, base: Base, on_card: bool, heap: Heap | None = None) -> Rehearsal:
+    """Drive the cell of `job` on a base of fakes, on a heap where resident memory is asked for.
+
+    Raises `Unsupported` where the cell itself would.
+    """
+    live, found = Live(heap), Rehearsal()
     cell = Cell(job.model_copy(update={"cell": job.cell.model_copy(update={"device": "cpu"})}), lambda: base, untold)
     with stand_ins(live, on_card), live:
         weights = [*base.module.parameters(), *base.module.buffers()]
@@ -71,6 +77,7 @@ def rehearse(job: Job, base: Base, on_card: bool) -> Rehearsal:
         live.stage("predict")
         plan.answer.predict(rows.test.fields, HeavyMeter())
     found.peaks = live.peaks()
+    found.grown = {name: float(most) for name, most in live.grown.items() if name.startswith("adapt")}
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
 

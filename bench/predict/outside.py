@@ -1,0 +1,75 @@
+"""What a cell holds resident outside its heap: pages of libraries that it is the first to use, and Python's objects."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from bench import registry
+from bench.budget import Meter
+from bench.config.schema import Budget
+from bench.measure.memory import high_water, reset_high_water, resident
+from bench.models.base import Base, load_base
+from bench.models.catalog import parse
+from bench.models.parts import touch
+from bench.plan import Job
+from bench.predict.heap import Heap
+from bench.process import can_fork
+from bench.train.loop import adapt
+from bench.worker import Cell
+
+MODEL = "random:tiny-gpt2"
+STRATEGY = "lora"
+STEPS = 2
+told: dict[str, int] = {}
+"""The answer of this process, once measured."""
+
+
+def outside_the_heap(job: Job) -> int:
+    """Bytes that adapting a tiny model with real weights makes resident, less what its heap grows by.
+
+    A process sees pages of a library's code only once it runs them, and a cell's process has run none. So a process
+    of its own, forked as a cell's is, adapts a tiny model to the task of `job`. 0 where that cannot be measured.
+    """
+    if not can_fork():
+        return 0
+    if "bytes" not in told:
+        import peft  # noqa: F401  # a cell's parent has imported it, too
+
+        registry.load()
+        base = load_base(parse(MODEL), None, torch.float32)
+        reads, writes = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(writes, str(adapted(tiny(job), base)).encode())
+            finally:
+                os._exit(0)
+        os.close(writes)
+        with os.fdopen(reads) as pipe:
+            told["bytes"] = int(pipe.read() or 0)
+        os.waitpid(pid, 0)
+    return told["bytes"]
+
+
+def tiny(job: Job) -> Job:
+    """The job for the tiny model: a common strategy, the same task, a few steps."""
+    labels = min(job.cell.budget["labels"], 8) or 2
+    plain = {"base_strategy": STRATEGY, "readout": "verbalizer", "device": "cpu", "batch": 8, "sequence": 64}
+    budget = {"labels": labels, "train_examples": 8 * STEPS}
+    cell = job.cell.model_copy(update={**plain, "budget": budget, "micro_batch": None, "checkpointing": False})
+    return job.model_copy(update={"cell": cell, "model": MODEL, "options": {}, "sources": [], "wants_sources": False})
+
+
+def adapted(job: Job, base: Base) -> int:
+    """Adapt in this process; the bytes outside the heap."""
+    cell = Cell(job, lambda: base, lambda phase, share: None)
+    context, _ = cell.opened(base)
+    touch(base.module)
+    if not reset_high_water():
+        return 0
+    heap, before = Heap(), resident()
+    heap.begin()
+    adapt(cell.prepared(base, context), context, Meter(Budget.model_validate(job.cell.budget)))
+    return max(0, (high_water() or before) - before - (heap.end() - heap.floor))
