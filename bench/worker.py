@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sys
 import tempfile
 import traceback
@@ -20,21 +19,17 @@ from bench.budget import Meter
 from bench.config.schema import Budget, Task
 from bench.data.rows import Rows, TaskRows, draw_labels, read
 from bench.data.sources import Located
-from bench.errors import UserFault
-from bench.measure.environment import cores, environment
-from bench.measure.phases import Ledger
+from bench.measure.environment import cores
 from bench.models.build import build
-from bench.models.catalog import parse
 from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
+from bench.outcomes import outcome_of, refuse_what_is_missing
 from bench.plan import Job
-from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
-from bench.shortage import ran_out
+from bench.recording import Recorder
+from bench.records import Status
 from bench.space import Space
-from bench.stats.metrics import score
-from bench.store import write_atomically, write_record
-from bench.strategy import Diverged, Options, Plan, Strategy, TaskContext, Unsupported
-from bench.train.loop import Trained, adapt, still_improving
+from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
+from bench.train.loop import adapt
 from bench.tune.choose import Tuner
 
 if TYPE_CHECKING:
@@ -42,22 +37,15 @@ if TYPE_CHECKING:
 
 Load = Callable[[], "Base"]
 Tell = Callable[[str, float], None]
-NEAR_TIE = 1e-3
-"""Nats between the best two labels below which rounding may decide."""
 
 
-class Cell:
-    """One cell in progress; what is known when it ends, however it ends, is in its record."""
+class Cell(Recorder):
+    """One cell in progress."""
 
     def __init__(self, job: Job, load: Load, tell: Tell) -> None:
-        self.job, self.load, self.tell = job, load, tell
+        super().__init__(job)
+        self.load, self.tell = load, tell
         self.strategy = registry.load(job.adapters_path)[job.cell.base_strategy]
-        self.ledger = Ledger(job.cell.device)
-        self.fields: dict[str, Any] = {}
-        located = job.located
-        self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
-        self.predictions: dict[str, Any] | None = None
-        self.notes: list[str] = [*job.notes]
         self.budget = Budget.model_validate(job.cell.budget)
         self.options = self.strategy.Options.model_validate(job.options)
 
@@ -199,120 +187,11 @@ class Cell:
             foreach=cell.foreach,
         )
 
-    def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
-        self.notes += plan.notes
-        own = sum(task == context.name for task, _ in trained.read)
-        read = own if trained.losses else len(context.train)
-        if "tuning" in self.fields:
-            read = len(context.train)
-        elif plan.labels_used is not None:
-            read = plan.labels_used
-        used = meter.used(read, trained.ended_by, bool(plan.groups))
-        self.fields["used"] = used.model_copy(update={"source_labels": len(trained.read) - own})
-        if trained.losses:
-            self.fields["training"] = Training(
-                losses=trained.losses,
-                learning_rate=trained.learning_rate,
-                still_improving=still_improving(trained.losses),
-                batch=context.batch,
-                micro_batch=context.micro_batch,
-            )
-
-    def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:
-        """The task's metric and accuracy, each with its interval; a constant answer is said in words."""
-        predicted, task = scores.argmax(-1), self.job.task
-        self.fields["scores"] = self.scored(scores, test)
-        best = np.sort(scores, axis=-1)[:, -2:]
-        self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
-        if len(set(predicted.tolist())) == 1:
-            self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
-        if plan.answer.truncated:
-            self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
-        self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
-        self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
-
-    def scored(self, scores: np.ndarray, test: Rows) -> dict[str, Score]:
-        """The task's metric and accuracy of the likeliest labels."""
-        task, predicted = self.job.task, scores.argmax(-1).tolist()
-        positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
-        metrics = dict.fromkeys((task.metric, "accuracy"))
-        return {m: score(m, test.labels, predicted, positive=positive) for m in metrics}
-
-    def record_parameters(self, plan: Plan, base_parameters: int) -> None:
-        """Sizes, and what `save` wrote."""
-        stored = Path(self.job.folder) / "adapted"
-        shutil.rmtree(stored, ignore_errors=True)
-        stored.mkdir(parents=True)
-        plan.save(stored)
-        trainable = plan.trained if plan.trained is not None else count([p for g in plan.groups for p in g.params])
-        self.fields["parameters"] = Parameters(
-            trainable=trainable,
-            total=base_parameters + plan.created,
-            stored_bytes=sum(f.stat().st_size for f in stored.rglob("*") if f.is_file()),
-            created=plan.created,
-        )
-        if not self.job.keep_adapters or not any(stored.iterdir()):
-            shutil.rmtree(stored)
-
-    def used_so_far(self, status: Status) -> Used:
-        """What a cell that failed had used of its budget, and the limit that ended it, if one did.
-
-        Before adapting is done the phase tells; which of the labels had been read by then is not known.
-        """
-        known: Used | None = self.fields.get("used")
-        if known is None:
-            begun = self.ledger.phases.get("adapt")
-            figures = (
-                {} if begun is None else {f"train_{n}": getattr(begun, n) or 0 for n in ("examples", "tokens", "flops")}
-            )
-            seconds = 0.0 if begun is None else begun.step_seconds or 0.0
-            known = Used(labels=0 if begun is None else None, train_seconds=seconds, **figures)
-        return known.model_copy(update={"ended_by": STOPPED_BY.get(status, known.ended_by)})
-
-    def write(self, status: Status, reason: str | None) -> None:
-        """Predictions first, the record last: a record that exists is complete."""
-        folder = Path(self.job.folder)
-        ok = status == Status.ok
-        if ok and self.predictions is not None:
-            write_atomically(folder / "predictions.parquet", parquet(self.predictions))
-        if not ok:
-            self.fields.pop("scores", None)
-            self.fields["used"] = self.used_so_far(status)
-        result = Result(
-            cell=self.job.cell,
-            outcome=Outcome(status=status, reason=reason),
-            phases=self.ledger.phases,
-            predicted=self.job.predicted,
-            data=self.data,
-            model_note=parse(self.job.model).note or None,
-            notes=self.notes,
-            environment=environment(self.job.threads or cores()) | foreign(self.job),
-            **self.fields,
-        )
-        write_record(folder / "result.json", result)
-
 
 def rows_of(name: str, task: Task, located: dict[str, Any]) -> TaskRows:
     """A task's rows from the files its job names."""
     files = {k: tuple(Path(p) for p in v) for k, v in located["files"].items()}
     return read(name, task, Located(located["source"], files, located["fingerprint"]))
-
-
-def foreign(job: Job) -> dict[str, Any]:
-    """The folder a user's own strategies came from, by name: a record must tell that foreign code ran."""
-    return {"adapters_path": Path(job.adapters_path).name} if job.adapters_path else {}
-
-
-def parquet(columns: dict[str, Any]) -> bytes:
-    """Columns as the bytes of a parquet file."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns), out)
-    return out.getvalue()
 
 
 def untunable(budget: Budget, context: TaskContext, space: Space) -> str | None:
@@ -330,22 +209,6 @@ def limit_device_memory(device: str, gib: float | None) -> None:
     if device == "cuda" and gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
-
-
-def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext) -> None:
-    """Raise `Unsupported` in words where the strategy's needs are not met."""
-    name, needs = strategy.name, strategy.needs
-    if base.kind not in needs.kinds:
-        allowed = " or ".join(sorted(needs.kinds))
-        heads = {"encoder": "it has no LM head", "masked": "its LM head fills blanks and cannot continue a prompt"}
-        why = heads.get(base.kind, "its encoder reads the prompt and its decoder answers")
-        raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
-    if context.readout not in strategy.readouts:
-        raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
-    if len(context.train) < needs.train_labels:
-        raise Unsupported(
-            f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"
-        )
 
 
 def seed_everything(seed: int) -> None:
@@ -372,20 +235,3 @@ def run_cell(job: Job, load: Load, tell: Tell) -> int:
         print(f"cannot write the record: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
-    """Which outcome an exception is, in a sentence with the remedy."""
-    if isinstance(error, Unsupported):
-        return Status.unsupported, str(error)
-    if isinstance(error, Diverged):
-        return Status.diverged, str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
-        return Status.out_of_memory, ran_out(str(error), job)
-    if isinstance(error, KeyboardInterrupt):
-        return Status.interrupted, "interrupted by Ctrl-C; it runs again next time"
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
-    detail = " ".join(str(error).split())[:400]
-    kind = "" if isinstance(error, UserFault) else f"{type(error).__name__}: "
-    return Status.error, f"{kind}{detail}{place}; the end of log.txt beside this record has the traceback"

@@ -13,9 +13,10 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.data.rows import Rows
 from bench.models.base import Base
+from bench.outcomes import refuse_what_is_missing
 from bench.strategy import Plan, Unsupported
 from bench.train.loop import adapt
-from bench.worker import refuse_what_is_missing, seed_everything
+from bench.worker import seed_everything
 
 LR = {"full": 3e-3, "selective": 3e-3, "lora": 5e-3}
 """Tiny random models need larger steps than pretrained ones: 2e-2, and less where most weights move."""

@@ -250,7 +250,7 @@ def test_the_device_is_held_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_running_out_on_a_card_is_told_in_bytes() -> None:
     import torch
 
-    from bench.worker import outcome_of
+    from bench.outcomes import outcome_of
 
     status, words = outcome_of(torch.OutOfMemoryError(TOLD), on_card(job("budget.memory_gib=2")))
     assert status is Status.out_of_memory

@@ -18,9 +18,10 @@ from bench.data.rows import Rows, TaskRows, draw_labels, read
 from bench.data.sources import locate
 from bench.models.base import Base, load_base
 from bench.models.catalog import parse
+from bench.outcomes import refuse_what_is_missing
 from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
 from bench.train.loop import Trained, adapt
-from bench.worker import refuse_what_is_missing, seed_everything
+from bench.worker import seed_everything
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
 STRATEGIES: dict[str, Strategy] = registry.load()

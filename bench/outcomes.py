@@ -1,0 +1,48 @@
+"""Which outcome a cell's end is: refusals before it starts, and every error in a sentence with its remedy."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from bench.errors import UserFault
+from bench.models.base import Base
+from bench.plan import Job
+from bench.records import Status
+from bench.shortage import ran_out
+from bench.strategy import Diverged, Strategy, TaskContext, Unsupported
+
+
+def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext) -> None:
+    """Raise `Unsupported` in words where the strategy's needs are not met."""
+    name, needs = strategy.name, strategy.needs
+    if base.kind not in needs.kinds:
+        allowed = " or ".join(sorted(needs.kinds))
+        heads = {"encoder": "it has no LM head", "masked": "its LM head fills blanks and cannot continue a prompt"}
+        why = heads.get(base.kind, "its encoder reads the prompt and its decoder answers")
+        raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
+    if context.readout not in strategy.readouts:
+        raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
+    if len(context.train) < needs.train_labels:
+        raise Unsupported(
+            f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"
+        )
+
+
+def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
+    """Which outcome an exception is, in a sentence with the remedy."""
+    if isinstance(error, Unsupported):
+        return Status.unsupported, str(error)
+    if isinstance(error, Diverged):
+        return Status.diverged, str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        return Status.out_of_memory, ran_out(str(error), job)
+    if isinstance(error, KeyboardInterrupt):
+        return Status.interrupted, "interrupted by Ctrl-C; it runs again next time"
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
+    detail = " ".join(str(error).split())[:400]
+    kind = "" if isinstance(error, UserFault) else f"{type(error).__name__}: "
+    return Status.error, f"{kind}{detail}{place}; the end of log.txt beside this record has the traceback"

@@ -1,0 +1,147 @@
+"""The record of one cell in the making: whatever is known when it ends, however it ends, is in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.budget import Meter
+from bench.data.rows import Rows
+from bench.measure.environment import cores, environment
+from bench.measure.phases import Ledger
+from bench.models.catalog import parse
+from bench.models.parts import count
+from bench.plan import Job
+from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
+from bench.stats.metrics import score
+from bench.store import write_atomically, write_record
+from bench.strategy import Plan, TaskContext
+from bench.train.loop import Trained, still_improving
+
+NEAR_TIE = 1e-3
+"""Nats between the best two label scores below which rounding may decide."""
+
+
+class Recorder:
+    """Takes down what a cell gave and cost."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.ledger = Ledger(job.cell.device)
+        self.fields: dict[str, Any] = {}
+        located = job.located
+        self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
+        self.predictions: dict[str, Any] | None = None
+        self.notes: list[str] = [*job.notes]
+
+    def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
+        self.notes += plan.notes
+        own = sum(task == context.name for task, _ in trained.read)
+        read = own if trained.losses else len(context.train)
+        if "tuning" in self.fields:
+            read = len(context.train)
+        elif plan.labels_used is not None:
+            read = plan.labels_used
+        used = meter.used(read, trained.ended_by, bool(plan.groups))
+        self.fields["used"] = used.model_copy(update={"source_labels": len(trained.read) - own})
+        if trained.losses:
+            self.fields["training"] = Training(
+                losses=trained.losses,
+                learning_rate=trained.learning_rate,
+                still_improving=still_improving(trained.losses),
+                batch=context.batch,
+                micro_batch=context.micro_batch,
+            )
+
+    def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:
+        """The task's metric and accuracy, each with its interval; a constant answer is said in words."""
+        predicted, task = scores.argmax(-1), self.job.task
+        self.fields["scores"] = self.scored(scores, test)
+        best = np.sort(scores, axis=-1)[:, -2:]
+        self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
+        if len(set(predicted.tolist())) == 1:
+            self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
+        if plan.answer.truncated:
+            self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
+        self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
+        self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
+
+    def scored(self, scores: np.ndarray, test: Rows) -> dict[str, Score]:
+        """The task's metric and accuracy of the likeliest labels."""
+        task, predicted = self.job.task, scores.argmax(-1).tolist()
+        positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
+        metrics = dict.fromkeys((task.metric, "accuracy"))
+        return {m: score(m, test.labels, predicted, positive=positive) for m in metrics}
+
+    def record_parameters(self, plan: Plan, base_parameters: int) -> None:
+        """Sizes, and what `save` wrote."""
+        stored = Path(self.job.folder) / "adapted"
+        shutil.rmtree(stored, ignore_errors=True)
+        stored.mkdir(parents=True)
+        plan.save(stored)
+        trainable = plan.trained if plan.trained is not None else count([p for g in plan.groups for p in g.params])
+        self.fields["parameters"] = Parameters(
+            trainable=trainable,
+            total=base_parameters + plan.created,
+            stored_bytes=sum(f.stat().st_size for f in stored.rglob("*") if f.is_file()),
+            created=plan.created,
+        )
+        if not self.job.keep_adapters or not any(stored.iterdir()):
+            shutil.rmtree(stored)
+
+    def used_so_far(self, status: Status) -> Used:
+        """What a cell that failed had used of its budget, and the limit that ended it, if one did.
+
+        Before adapting is done the phase tells; which of the labels had been read by then is not known.
+        """
+        known: Used | None = self.fields.get("used")
+        if known is None:
+            begun = self.ledger.phases.get("adapt")
+            figures = (
+                {} if begun is None else {f"train_{n}": getattr(begun, n) or 0 for n in ("examples", "tokens", "flops")}
+            )
+            seconds = 0.0 if begun is None else begun.step_seconds or 0.0
+            known = Used(labels=0 if begun is None else None, train_seconds=seconds, **figures)
+        return known.model_copy(update={"ended_by": STOPPED_BY.get(status, known.ended_by)})
+
+    def write(self, status: Status, reason: str | None) -> None:
+        """Predictions first, the record last: a record that exists is complete."""
+        folder = Path(self.job.folder)
+        ok = status == Status.ok
+        if ok and self.predictions is not None:
+            write_atomically(folder / "predictions.parquet", parquet(self.predictions))
+        if not ok:
+            self.fields.pop("scores", None)
+            self.fields["used"] = self.used_so_far(status)
+        result = Result(
+            cell=self.job.cell,
+            outcome=Outcome(status=status, reason=reason),
+            phases=self.ledger.phases,
+            predicted=self.job.predicted,
+            data=self.data,
+            model_note=parse(self.job.model).note or None,
+            notes=self.notes,
+            environment=environment(self.job.threads or cores()) | foreign(self.job),
+            **self.fields,
+        )
+        write_record(folder / "result.json", result)
+
+
+def foreign(job: Job) -> dict[str, Any]:
+    """The folder a user's own strategies came from, by name: a record must tell that foreign code ran."""
+    return {"adapters_path": Path(job.adapters_path).name} if job.adapters_path else {}
+
+
+def parquet(columns: dict[str, Any]) -> bytes:
+    """Columns as the bytes of a parquet file."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
