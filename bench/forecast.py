@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Forecaster:
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
         self.patience = patience
         self.processes: list[Predictor] = []
+        # a process dies with the thread that started it (`die_with_parent`), so threads live as long as processes
+        self.threads = ThreadPoolExecutor(MOST_PROCESSES)
 
     def __enter__(self) -> Forecaster:
         return self
@@ -48,6 +51,7 @@ class Forecaster:
     def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.stop()
+        self.threads.shutdown(cancel_futures=True)
 
     def ask(self, jobs: list[Job], on_card: set[str], tell: Tell = lambda done, of: None) -> dict[str, Predicted]:
         """A prediction for every job, by cell id; those asked for before come from the cache.
@@ -82,7 +86,7 @@ class Forecaster:
                     answers.put((path, answer))
 
         for process in self.processes:
-            threading.Thread(target=serve, args=(process,), daemon=True).start()
+            self.threads.submit(serve, process)
         found: dict[Path, Predicted] = {}
         for done in range(len(missing)):
             tell(done, len(missing))

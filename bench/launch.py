@@ -192,20 +192,29 @@ class Launcher:
         Raises `UserFault` where its record cannot be written.
         """
         self.show.begin(job)
-        result = self.attempt(job)
-        while (smaller := again(job, result, self.phase == "predict" or "predict" in result.phases)) is not None:
+        result = self.refused(job) or self.attempt(job)
+        while hopeless(job) is None and (smaller := again(job, result, self.scoring(result))) is not None:
             job, result = smaller, self.attempt(smaller)
         self.show.end(job, result)
         return result
+
+    def refused(self, job: Job) -> Result | None:
+        """The record of a cell that is not tried, because it surely cannot fit; None for any other."""
+        if (why := hopeless(job)) is None:
+            return None
+        make_room(Path(job.folder))
+        self.write(job, Status.out_of_memory, why)
+        return read_result(Path(job.folder) / "result.json")
+
+    def scoring(self, result: Result) -> bool:
+        """Whether the last attempt had come as far as answering."""
+        return self.phase == "predict" or "predict" in result.phases
 
     def attempt(self, job: Job) -> Result:
         """One attempt at a cell; its record."""
         folder = Path(job.folder)
         make_room(folder)
         self.phase = "load"
-        if (why := hopeless(job)) is not None:
-            self.write(job, Status.out_of_memory, why)
-            return read_result(folder / "result.json")
         kills = oom_kills()
         try:
             self.host.send(job)

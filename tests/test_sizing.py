@@ -128,10 +128,11 @@ class Silent:
 def test_a_cell_that_cannot_fit_is_not_tried(tmp_path: Path) -> None:
     """Its outcome has the smallest bytes it needs, what is left under the cap, and the prediction; no process ran."""
     known = Predicted(peak_bytes=9 * GIB, least_bytes=3 * GIB, limit_bytes=round(1.57 * GIB), fits=False)
-    one = job("budget.memory_gib=2").model_copy(update={"folder": str(tmp_path / "cell"), "predicted": known})
+    one = job("budget.memory_gib=2", "micro_batch=auto")
+    one = one.model_copy(update={"folder": str(tmp_path / "cell"), "predicted": known})
     launcher = Launcher(tmp_path, 60, Silent())
     result = launcher.run(one)
-    assert launcher.host.process is None
+    assert launcher.host.process is None and result.notes == []
     assert result.outcome.status is Status.out_of_memory and result.predicted == known
     words = result.outcome.reason or ""
     assert words.startswith("not tried: needs at least 3.00 GiB at micro-batch 1") and "cap of 2 GiB" in words
