@@ -26,7 +26,7 @@ from bench.errors import UserFault
 from bench.measure.environment import environment
 from bench.models.catalog import parse
 from bench.plan import Job
-from bench.process import UNWRITABLE
+from bench.process import ALLOCATOR, UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import read_result, write_record
@@ -34,18 +34,6 @@ from bench.store import read_result, write_record
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
 GIB = 2**30
-ALLOCATOR = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {
-        "tcache_count": 0,
-        "mxfast": 0,
-        "mmap_threshold": 32 * 2**20,
-        "trim_threshold": 8 * 2**30,
-    }.items()
-)
-"""How glibc's allocator works in a cell, unless the user's environment says otherwise. Freed small objects join their
-neighbours at once instead of keeping large holes apart; the other two stand still, so that memory does not depend on
-what the process did before (docs/decisions.md has the figures)."""
 
 
 class Show(Protocol):

@@ -8,6 +8,18 @@ import sys
 
 UNWRITABLE = 28
 """Exit code of a cell's process that could not write its record (ENOSPC is 28 on Linux)."""
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "tcache_count": 0,
+        "mxfast": 0,
+        "mmap_threshold": 32 * 2**20,
+        "trim_threshold": 8 * 2**30,
+    }.items()
+)
+"""How glibc's allocator works in a cell, unless the user's environment says otherwise. Freed small objects join their
+neighbours at once instead of keeping large holes apart; the other two stand still, so that memory does not depend on
+what the process did before (docs/decisions.md has the figures)."""
 
 
 def can_fork() -> bool:

@@ -177,7 +177,7 @@ def page(rows: list[dict[str, Any]], found: dict[str, Any], command: str, around
         "# Predicted against measured resident memory",
         "",
         f"Remade by `{command}`. {STEPS} optimizer steps a cell, fp32, CPU. MB are 10^6 bytes.",
-        "Measured: highest resident set of the cell's process in its `adapt` phase, less the resident set at its start.",
+        "Measured: highest resident set of the cell's process in its `adapt` phase, less that at the phase's start.",
         "Resident: `resident_bytes` of the prediction, made without weights. Tensors: all of them, the",
         "model's weights too, which lie in the resident set before the phase begins.",
         "",
@@ -185,9 +185,10 @@ def page(rows: list[dict[str, Any]], found: dict[str, Any], command: str, around
         f"{percent(found['median_error'])[1:]}, worst {percent(found['worst_error'])[1:]} (worst in bytes "
         f"{mb(found['worst_error_bytes'])} MB). {found['out_of_bounds']} lie beyond {WORST:.0%} and beyond "
         f"{mb(WORST_BYTES)} MB at once; the aim is none, and a median of at most {MEDIAN:.0%}.",
-        f"A prediction took {found['median_seconds']:.1f} s of one core in the median and {found['worst_seconds']:.1f} s at most "
-        f"(aim: {SECONDS:g} s); the predictor's process held {mb(found['predictor_bytes'])} MB at most (aim: "
-        f"{mb(PREDICTOR_BYTES)} MB).",
+        f"A prediction took {found['median_seconds']:.1f} s of one core in the median and "
+        f"{found['worst_seconds']:.1f} s at most (aim: {SECONDS:g} s, "
+        f"the first one holds the imports); the predictor's process held {mb(found['predictor_bytes'])} MB at most "
+        f"(aim: {mb(PREDICTOR_BYTES)} MB).",
         "",
         "| model | compared | median error | worst error | mean signed error |",
         "|---|---|---|---|---|",

@@ -10,7 +10,7 @@ import pytest
 from data_rows import both, fault, here, jsonl, make, plain
 from pydantic import ValidationError
 
-from bench.config import DataSettings
+from bench.config import DataSettings, load
 from bench.data.rows import Rows, read
 from bench.data.sources import Located, locate
 
@@ -253,3 +253,15 @@ def test_a_sample_tells_splits_apart_by_key(tmp_path):
     assert fault(read, "a", make(test="dve"), Located("sample", {"train": (path,), "dve": (path,)}, "")) == (
         f"{path} has no split 'dve'; splits there: dev, train; did you mean 'dev'?"
     )
+
+
+# ---- random rows
+
+
+def test_random_rows_are_long_texts_of_short_words():
+    task = load(["suite=memory-claims"]).suite.tasks["gpt2-small-seq128"]
+    rows = read("a", task, locate("a", task, "random", DataSettings()))
+    text = rows.train.fields[0]["text"]
+    assert len(text) > 16_000
+    assert max(map(len, text.split())) == 7  # a WordPiece tokenizer makes one unknown token of a word of 100 letters
+    assert text != rows.test.fields[0]["text"]

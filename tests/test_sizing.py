@@ -244,7 +244,7 @@ def test_the_device_is_held_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: total)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     [one] = plan.make(load([*PLANNED[:-1], "gpu=t4"]), on_target=True).jobs
-    worker.limit_device_memory(one.memory_gib)
+    worker.limit_device_memory("cuda", one.memory_gib)
     assert shares == [pytest.approx(card_named("t4").usable_bytes / (80 * GIB), rel=1e-3)]
 
 

@@ -155,4 +155,4 @@ def touch(module: nn.Module) -> None:
     storages = {t.untyped_storage()._cdata: t.untyped_storage() for t in (*module.parameters(), *module.buffers())}
     for storage in storages.values():
         if storage.device.type == "cpu":
-            torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE].max()  # type: ignore[call-overload]
+            torch.empty(0, dtype=torch.uint8).set_(storage)[::PAGE].max()

@@ -47,16 +47,14 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
         phase = stage.partition(" ")[0]
         if phase not in phases or peak.size > phases[phase].size:
             phases[phase] = peak
-    held = {name: {"resident_bytes": None} for name in phases}
-    if found.grown:
-        held["adapt"] = {"resident_bytes": round(max(found.grown.values())) + outside}
+    held = {"adapt": round(max(found.grown.values())) + outside} if found.grown else {}
     return {
         "peak_bytes": round(max(peak.size for peak in phases.values())),
         "phases": {
             name: {
                 "peak_bytes": round(peak.size),
                 "parts": {k: round(v) for k, v in peak.parts.items() if round(v)},
-                **held[name],
+                "resident_bytes": held.get(name),
             }
             for name, peak in phases.items()
         },
