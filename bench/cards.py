@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from bench.config.schema import Frozen
+from bench.config.frozen import Frozen
 from bench.errors import unknown
 
 FILE = Path(__file__).parent / "cards.toml"

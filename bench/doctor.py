@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import Any
 
-from bench.config.schema import DataSettings
+from bench.config.settings import DataSettings
 from bench.data import hub
 from bench.data.sources import mirror_folder
 from bench.measure import environment, memory

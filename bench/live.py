@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from bench.plan import Job, like
+from bench.earlier import like
+from bench.plan import Job
 from bench.records import Result, Status
 
 STYLES = {Status.ok: "green", Status.unsupported: "yellow", Status.diverged: "yellow", Status.error: "red"}

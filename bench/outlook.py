@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import plan
 from bench.cards import GIB, PROCESS_BYTES, Card
 from bench.claims import Tested, examined
 from bench.config import Request
+from bench.earlier import earlier_seconds, like
 from bench.forecast import PATIENCE_SECONDS, Forecaster, Tell
 from bench.measure import card
 from bench.measure.environment import machine
@@ -31,10 +31,8 @@ def outlook(
     limits = {job.cell.id: limit_of(job, planned.target) for job in jobs}
     with Forecaster(min(PATIENCE_SECONDS, request.settings.run.cell_seconds)) as forecaster:
         known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
-    earlier = plan.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
-    return {
-        job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(plan.like(job.cell))}) for job in jobs
-    }
+    earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    return {job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(like(job.cell))}) for job in jobs}
 
 
 def foretold(request: Request, planned: Planned, jobs: list[Job], say: Callable[[str], None]) -> list[Job]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench import live, plan
 from bench.config import Request
+from bench.earlier import earlier_seconds, finished
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.launch import Launcher, set_aside
@@ -114,7 +115,7 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
     """Cells without a record that stands; damaged records are named and set aside."""
     todo = []
     for job in planned.jobs:
-        done, damage = plan.finished(job, request.settings, code_digest())
+        done, damage = finished(job, request.settings, code_digest())
         if damage is not None:
             aside = set_aside(Path(job.folder))
             say(f"damaged record set aside as {aside.name}, its cell runs again: {damage}")
@@ -125,7 +126,7 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
 
 def run_all(request: Request, todo: list[Job], run_dir: Path, console: Console) -> None:
     """Run the cells in order, rendering the report whenever a task is complete and nothing is being measured."""
-    earlier = plan.earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     with live.make(console, todo, earlier) as show:
         launcher = Launcher(run_dir, request.settings.run.cell_seconds, show)
         try:

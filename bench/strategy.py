@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict
 
-from bench.config.schema import Frozen, Readout, Task
+from bench.config.frozen import Frozen
+from bench.config.schema import Readout, Task
 from bench.space import Space
 
 if TYPE_CHECKING:

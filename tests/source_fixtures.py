@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from fake_data_hub import serve
 
-from bench.config.schema import DataSettings, Task
+from bench.config.schema import Task
+from bench.config.settings import DataSettings
 from bench.data import hub
 from bench.errors import UserFault
 

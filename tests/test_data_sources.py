@@ -11,7 +11,7 @@ import pytest
 from fake_data_hub import serve
 from source_fixtures import AUTO, COMMIT, ROOT, fault, fill_cache, make, write
 
-from bench.config.schema import DataSettings
+from bench.config.settings import DataSettings
 from bench.data import hub, sources
 from bench.data.rows import read
 

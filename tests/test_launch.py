@@ -24,9 +24,9 @@ from cli_runs import (
 
 from bench import plan as planning
 from bench.config import load
-from bench.launch import host_environment
 from bench.plan import Job
 from bench.store import read_result
+from bench.warm import host_environment
 
 LISTING = ["--help", "run --help", "list strategies", "list suites --json", "list models", "list gpus"]
 PLANNING = "plan suite=smoke model=random:tiny-gpt2 strategies=zero_shot data.source=sample results_dir=/nowhere/at/all"

@@ -14,13 +14,13 @@ from torch import nn
 from bench import plan
 from bench.config import load
 from bench.forecast import predictor
-from bench.launch import host_environment
 from bench.measure.memory import resident
 from bench.models.parts import touch
 from bench.predict.heap import Heap, known
 from bench.process import ALLOCATOR
 from bench.records import Predicted, Status
 from bench.store import read_result
+from bench.warm import host_environment
 
 glibc = pytest.mark.skipif(not known(), reason="asks glibc's allocator")
 MIB = 2**20

@@ -1,7 +1,8 @@
 """Reading what the user asked for: command-line tokens and suite files become a frozen `Suite` and `Settings`."""
 
 from bench.config.load import Request, load, suite_names
-from bench.config.schema import AXES, Budget, DataRef, DataSettings, Settings, Suite, Task, Template
+from bench.config.schema import AXES, Budget, DataRef, Suite, Task, Template
+from bench.config.settings import DataSettings, Settings
 
 __all__ = [
     "AXES",

@@ -16,14 +16,12 @@ from bench.config.schema import (
     COUNTS,
     Budget,
     DataRef,
-    DataSettings,
-    RunSettings,
-    Settings,
     Splits,
     Suite,
     Task,
     Template,
 )
+from bench.config.settings import DataSettings, RunSettings, Settings
 from bench.errors import UserFault, unknown
 from bench.places import bundled
 

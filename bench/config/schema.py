@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bench.config.frozen import Frozen, Whole, Word, safe_name
 from bench.errors import nearest
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
 WHOLE_AXES = ("train_examples", "train_tokens", "epochs")
 COUNTS = ("labels", "curve")
@@ -20,42 +20,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Search = Literal["grid", "halving"]
 FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
-
-
-WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes, or give a number (YAML 1.1 does so with yes and no)"
-
-
-class Frozen(BaseModel):
-    """Base of all configuration: immutable, unknown keys refused, no infinite numbers, no booleans for numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def no_stray_boolean(cls, value: Any, info: ValidationInfo) -> Any:
-        """`labels=yes` would be read as 1."""
-        wanted = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
-            raise ValueError(WORD_AS_BOOLEAN)
-        return value
-
-
-def safe_name(value: str) -> str:
-    """A name that becomes part of a file name: letters, digits, `_`, `.`, `-`, not starting with a dot."""
-    if not NAME.match(value) or ".." in value:
-        raise ValueError("a name holds letters, digits, '_', '.' and '-' only and starts with a letter or digit")
-    return value
-
-
-def quoted(value: Any) -> Any:
-    """Refuse what YAML 1.1 made of an unquoted word: `no` and `yes` arrive here as booleans."""
-    if isinstance(value, bool):
-        raise ValueError(WORD_AS_BOOLEAN)
-    return value
-
-
-Word = Annotated[str, BeforeValidator(quoted)]
-Whole = Annotated[int, BeforeValidator(quoted)]
 
 
 class DataRef(Frozen):
@@ -326,42 +290,3 @@ class Suite(Frozen):
         for name in (*self.tasks, *self.strategies):
             safe_name(name)
         return self
-
-
-class DataSettings(Frozen):
-    """Which of the possible sources serves the tasks of this run."""
-
-    source: Literal["auto", "mirror", "hub", "sample"] = "auto"
-    mirror: str | None = Field(None, description="folder laid out <org>/<name>/<config>/<split>.parquet")
-
-
-class RunSettings(Frozen):
-    """How long and under which name."""
-
-    name: str | None = Field(None, description="folder under results/; by default the suite's name")
-    cell_seconds: float = Field(3600.0, gt=0, description="a cell running longer becomes the outcome `timeout`")
-
-    @field_validator("name")
-    @classmethod
-    def plain_name(cls, value: str | None) -> str | None:
-        return value if value is None else safe_name(value)
-
-
-class Settings(Frozen):
-    """How a run is carried out, never what is measured: no field here is part of a cell's identity."""
-
-    data: DataSettings = Field(default_factory=DataSettings)
-    run: RunSettings = Field(default_factory=RunSettings)
-    results_dir: str = "results"
-    reports_dir: str = "reports"
-    adapters_path: str | None = Field(
-        None, description="a further folder of strategy files (foreign code: named in records)"
-    )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    executor: Literal["local"] = "local"
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads of a cell; by default every core this process may use"
-    )
-    keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
-    predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
-    rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bench
-from bench.config.schema import DataSettings, Task
+from bench.config.schema import Task
+from bench.config.settings import DataSettings
 from bench.data import hub
 from bench.data.splits import parse
 from bench.data.wording import listing

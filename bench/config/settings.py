@@ -1,0 +1,48 @@
+"""How a run is carried out, never what is measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from bench.config.frozen import Frozen, safe_name
+
+
+class DataSettings(Frozen):
+    """Which of the possible sources serves the tasks of this run."""
+
+    source: Literal["auto", "mirror", "hub", "sample"] = "auto"
+    mirror: str | None = Field(None, description="folder laid out <org>/<name>/<config>/<split>.parquet")
+
+
+class RunSettings(Frozen):
+    """How long and under which name."""
+
+    name: str | None = Field(None, description="folder under results/; by default the suite's name")
+    cell_seconds: float = Field(3600.0, gt=0, description="a cell running longer becomes the outcome `timeout`")
+
+    @field_validator("name")
+    @classmethod
+    def plain_name(cls, value: str | None) -> str | None:
+        return value if value is None else safe_name(value)
+
+
+class Settings(Frozen):
+    """How a run is carried out, never what is measured: no field here is part of a cell's identity."""
+
+    data: DataSettings = Field(default_factory=DataSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+    results_dir: str = "results"
+    reports_dir: str = "reports"
+    adapters_path: str | None = Field(
+        None, description="a further folder of strategy files (foreign code: named in records)"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    executor: Literal["local"] = "local"
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a cell; by default every core this process may use"
+    )
+    keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
+    predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
+    rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

@@ -1,0 +1,66 @@
+"""What earlier runs left: which cells are finished, and how long their like took on this machine."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from bench import identity
+from bench.config import Settings
+from bench.plan import Job
+from bench.records import CellInfo, Result, Status
+from bench.store import read_result
+
+
+def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]:
+    """Whether a cell's record stands, and a remark where it was damaged.
+
+    `error` and `interrupted` run again, `timeout` under a larger `run.cell_seconds`; `out_of_memory` under a larger
+    memory cap is another cell, because the cap is part of its identity.
+    """
+    path = Path(job.folder) / "result.json"
+    if not path.is_file():
+        return False, None
+    try:
+        result = read_result(path)
+    except (ValueError, OSError) as error:
+        return False, str(error)
+    status, rerun = result.outcome.status, settings.rerun
+    if status in (Status.error, Status.interrupted) or rerun == "all":
+        return False, None
+    if status == Status.timeout and settings.run.cell_seconds > (result.outcome.limit_seconds or 0):
+        return False, None
+    if rerun == "failed" and status != Status.ok:
+        return False, None
+    return not (rerun == "changed" and result.environment.get("code_digest") != code), None
+
+
+def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...], float]:
+    """Median wall seconds of finished cells recorded on this machine, by (model, task, strategy, device, precision)."""
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    for path in sorted(results_dir.glob("*/*/result.json")):
+        try:
+            result = read_result(path)
+        except (ValueError, OSError):
+            continue
+        if result.outcome.status == Status.ok and result.environment.get("machine", {}).get("id") == machine_id:
+            seconds.setdefault(like(result.cell), []).append(total_seconds(result))
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def like(cell: CellInfo) -> tuple[str, ...]:
+    """Cells with this key in common are expected to take about as long."""
+    return (
+        cell.model,
+        cell.task,
+        cell.base_strategy,
+        cell.device,
+        cell.precision,
+        identity.digest(cell.budget, 8),
+        str(cell.limit),
+    )
+
+
+def total_seconds(result: Result) -> float:
+    """All phases of a record, seconds."""
+    return sum(phase.seconds for phase in result.phases.values())
