@@ -9,9 +9,9 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ EACH = 4
 """Fewest cells that are worth a further process: starting one takes as long as a few predictions."""
 PATIENCE_SECONDS = 180.0
 """A prediction that takes longer is given up: code of a strategy may wait for something, or loop."""
+NO_SHAPE = ("memory_gib", "trials", "search", "folds")
+"""Caps of a budget: they change no shape of the fit that is predicted."""
 SHAPES = ("base_strategy", "options", "readout", "precision", "batch", "sequence", "checkpointing", "foreach",
           "sources", "task_digest", "model_fingerprint")  # fmt: skip
 """Of a cell's identity what decides memory and FLOPs, beside budget, data and the drawn rows."""
@@ -110,7 +112,7 @@ def place(job: Job, on_card: bool) -> Path:
     prediction for other rows would be wrong by as much as their lengths differ.
     """
     cell: CellInfo = job.cell
-    budget = {key: value for key, value in cell.budget.items() if key != "memory_gib"}
+    budget = {key: value for key, value in cell.budget.items() if key not in NO_SHAPE}
     alike = job.task.data.random is not None and all(s.task.data.random is not None for s in job.sources)
     data = [job.located["fingerprint"], *(source.located["fingerprint"] for source in job.sources)]
     rows = [data, None if alike or not cell.seeded else cell.seed, job.wants_sources, job.position]
@@ -148,6 +150,16 @@ def keep(path: Path, known: Predicted) -> None:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_record(path, known)
+
+
+@contextmanager
+def predictor(patience: float = PATIENCE_SECONDS) -> Iterator[Predictor]:
+    """A single predictor process, for the block."""
+    one = Predictor(patience)
+    try:
+        yield one
+    finally:
+        one.stop()
 
 
 class Predictor:

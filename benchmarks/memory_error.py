@@ -94,11 +94,11 @@ def predictions(jobs: list[Job], kept: Path) -> dict[str, dict[str, Any]]:
     todo = [job for job in jobs if job.cell.id not in told]
     if not todo:
         return told
-    with predictor() as ask:
-        process = psutil.Process().children()[-1]
+    with predictor() as one:
+        process = psutil.Process(one.start().pid)
         for number, job in enumerate(todo):
             begun = sum(process.cpu_times()[:2])
-            answer = ask(job, False)
+            answer = one.ask(job, False)
             seconds = sum(process.cpu_times()[:2]) - begun
             told[job.cell.id] = {"predicted": answer, "seconds": seconds, "held": high_water(process.pid)}
             kept.write_text(json.dumps({"code": code_digest(), "told": told}))

@@ -49,9 +49,9 @@ def test_resident_memory_of_a_cell_is_foretold(tmp_path: Path) -> None:
     tokens += ["device=cpu"]
     subprocess.run([sys.executable, "-m", "bench", "run", *tokens], check=True, capture_output=True)
     jobs = plan.make(load(tokens)).jobs
-    with predictor() as ask:
-        told = {job.cell.strategy: Predicted.model_validate(ask(job, False)).phases["adapt"] for job in jobs}
-        on_card = Predicted.model_validate(ask(jobs[0], True)).phases["adapt"]
+    with predictor() as one:
+        told = {job.cell.strategy: Predicted.model_validate(one.ask(job, False)).phases["adapt"] for job in jobs}
+        on_card = Predicted.model_validate(one.ask(jobs[0], True)).phases["adapt"]
     assert on_card.resident_bytes is None
     for job in jobs:
         result = read_result(Path(job.folder) / "result.json")
