@@ -123,6 +123,7 @@ def row(job: Job, result: Result | None, told: dict[str, Any] | None) -> dict[st
         reason = f"{result.outcome.status}: {result.outcome.reason}"
     else:
         phase = result.phases["adapt"]
+        reason = "measured, not predicted in this report" if told is None else reason
     measured = None if phase is None else (phase.peak_rss_bytes or 0) - (phase.baseline_rss_bytes or 0)
     resident = None if adapt is None else adapt.resident_bytes
     error = None if measured is None or resident is None else resident - measured
@@ -181,7 +182,8 @@ def page(rows: list[dict[str, Any]], found: dict[str, Any], command: str, around
         "Resident: `resident_bytes` of the prediction, made without weights. Tensors: all of them, the",
         "model's weights too, which lie in the resident set before the phase begins.",
         "",
-        f"{found['compared']} of {found['cells']} cells were compared: median error "
+        f"{found['compared']} of {found['cells']} cells were compared (the others are named below, with "
+        "the reason): median error "
         f"{percent(found['median_error'])[1:]}, worst {percent(found['worst_error'])[1:]} (worst in bytes "
         f"{mb(found['worst_error_bytes'])} MB). {found['out_of_bounds']} lie beyond {WORST:.0%} and beyond "
         f"{mb(WORST_BYTES)} MB at once; the aim is none, and a median of at most {MEDIAN:.0%}.",

@@ -263,5 +263,5 @@ def test_random_rows_are_long_texts_of_short_words():
     rows = read("a", task, locate("a", task, "random", DataSettings()))
     text = rows.train.fields[0]["text"]
     assert len(text) > 16_000
-    assert max(map(len, text.split())) == 7  # a WordPiece tokenizer makes one unknown token of a word of 100 letters
+    assert max(map(len, text.split())) <= 8  # a WordPiece tokenizer makes one unknown token of a word of 100 letters
     assert text != rows.test.fields[0]["text"]
