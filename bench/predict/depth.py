@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
-from bench.models.base import depth_of, load_base, meta_base
+from bench.models.base import Base, depth_of, load_base, meta_base
 from bench.models.build import DTYPES
 from bench.models.cache import ensure
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
+from bench.predict.apart import apart
 from bench.predict.fakes import fake_base
 from bench.predict.heap import Heap, known
 from bench.predict.live import Peak
-from bench.predict.outside import outside_the_heap
+from bench.predict.outside import outside_the_heap, warm
 from bench.predict.rehearse import Rehearsal, rehearse
 from bench.strategy import Diverged, Unsupported
 
@@ -26,7 +28,9 @@ WHOLE = 12
 """Models of up to this many blocks are rehearsed as they are."""
 SHALLOW = (4, 8)
 """Blocks of the two rehearsals of a deeper one; even, so that the middle of a pass lies between two blocks."""
-
+MOST_CALLS = 75_000
+"""Operators of a whole rehearsal up to which a deep model is rehearsed whole where resident memory is asked for: holes
+in a heap do not grow evenly with depth. About 6 s of a quiet core."""
 SMALL = 1_000_000
 """Parameters of a model that is rehearsed with its weights: 4 MB."""
 
@@ -36,12 +40,12 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
 
     What a process holds resident is told for adapting on a CPU: what its heap grows by, and what lies outside of it.
     """
-    heap = None if on_card or not known() else Heap()
-    outside = 0 if heap is None else outside_the_heap(job)  # first: holes that a rehearsal leaves would count
+    heaped = not on_card and known()
     try:
-        found = foresee(job, on_card, heap)
+        found = foresee(job, on_card, heaped)
     except Unsupported as error:
         return {"reason": f"unsupported: {error}"}
+    outside = outside_the_heap(job) if heaped else 0
     phases: dict[str, Peak] = {}
     for stage, peak in found.peaks.items():
         phase = stage.partition(" ")[0]
@@ -63,18 +67,28 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
     }
 
 
-def foresee(job: Job, on_card: bool, heap: Heap | None = None) -> Rehearsal:
-    """Rehearse a cell, or extrapolate from two shallow models. Raises `Unsupported` where the cell itself would."""
+def foresee(job: Job, on_card: bool, heaped: bool) -> Rehearsal:
+    """Rehearse a cell, or extrapolate from two shallow models, each on a heap of its own for resident memory.
+
+    Raises `Unsupported` where the cell itself would.
+    """
     ref, dtype = parse(job.model), DTYPES[job.cell.precision]
     folder = ensure(ref)
     blocks = depth_of(ref, folder)
+    warm(job)
+
+    def rehearsed(make: Callable[[], Base]) -> Rehearsal:
+        return apart(lambda: rehearse(job, make(), on_card, Heap() if heaped else None))
+
     if blocks <= WHOLE or names_blocks(job.options):
         if not on_card and dtype == torch.float32 and small(job.model):
             with suppress(Diverged):  # two steps can be too many for real weights; fakes have no losses
-                return rehearse(job, load_base(ref, folder, dtype), on_card, heap)
-        return rehearse(job, fake_base(ref, folder, dtype), on_card, heap)
-    low, high = (rehearse(job, fake_base(ref, folder, dtype, depth), on_card, heap) for depth in SHALLOW)
-    return extrapolated(low, high, blocks)
+                return rehearsed(lambda: load_base(ref, folder, dtype))
+        return rehearsed(lambda: fake_base(ref, folder, dtype))
+    low = rehearsed(partial(fake_base, ref, folder, dtype, SHALLOW[0]))
+    if heaped and low.calls * blocks / SHALLOW[0] <= MOST_CALLS:
+        return rehearsed(lambda: fake_base(ref, folder, dtype))
+    return extrapolated(low, rehearsed(partial(fake_base, ref, folder, dtype, SHALLOW[1])), blocks)
 
 
 @cache
@@ -109,4 +123,4 @@ def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
         peaks[name] = Peak(line(a.size, b.size), {kind: line(a.parts[kind], b.parts[kind]) for kind in a.parts})
     flops = None if low.flops is None or high.flops is None else line(low.flops, high.flops)
     grown = {name: line(low.grown[name], high.grown[name]) for name in low.grown.keys() & high.grown.keys()}
-    return Rehearsal(peaks, grown, flops, round(line(low.trainable, high.trainable)))
+    return Rehearsal(peaks, grown, flops, round(line(low.trainable, high.trainable)), low.calls + high.calls)

@@ -100,8 +100,9 @@ class Live(TorchDispatchMode):
                 self.events.append((self.clock, len(self.log), found.size))
             found.number = len(self.log)
             self.log.append(found)
-            if self.heap is not None and isinstance(tensor, FakeTensor) and found.size and len(self.stages) > 1:
-                found.block = self.heap.allocate(found.size)
+            if self.heap is not None and found.size and len(self.stages) > 1:
+                if isinstance(tensor, FakeTensor):  # a real one has its block
+                    found.block = self.heap.allocate(found.size)
                 self.look()
             weakref.finalize(storage, self.freed, key)
         return found

@@ -14,7 +14,9 @@ from bench.models.base import Base, load_base
 from bench.models.catalog import parse
 from bench.models.parts import touch
 from bench.plan import Job
+from bench.predict.fakes import fake_base
 from bench.predict.heap import Heap
+from bench.predict.rehearse import rehearse
 from bench.process import can_fork
 from bench.train.loop import adapt
 from bench.worker import Cell
@@ -35,9 +37,6 @@ def outside_the_heap(job: Job) -> int:
     if not can_fork():
         return 0
     if "bytes" not in told:
-        import peft  # noqa: F401  # a cell's parent has imported it, too
-
-        registry.load()
         base = load_base(parse(MODEL), None, torch.float32)
         reads, writes = os.pipe()
         pid = os.fork()
@@ -51,6 +50,18 @@ def outside_the_heap(job: Job) -> int:
             told["bytes"] = int(pipe.read() or 0)
         os.waitpid(pid, 0)
     return told["bytes"]
+
+
+def warm(job: Job) -> None:
+    """Import what cells and rehearsals need, once, before the first of them is forked: a tiny one is rehearsed here."""
+    if "warm" in told:
+        return
+    import peft  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+
+    registry.load()
+    rehearse(tiny(job), fake_base(parse(MODEL), None, torch.float32), on_card=False)
+    told["warm"] = 1
 
 
 def tiny(job: Job) -> Job:

@@ -40,6 +40,8 @@ class Rehearsal:
     """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
     trainable: int = 0
     """Parameters an optimizer changes, or a solver."""
+    calls: int = 0
+    """Operators that were called: what rehearsing takes its time for."""
 
 
 class HeavyMeter(Meter):
@@ -76,7 +78,7 @@ def rehearse(job: Job, base: Base, on_card: bool, heap: Heap | None = None) -> R
             found.flops = meter.flops
         live.stage("predict")
         plan.answer.predict(rows.test.fields, HeavyMeter())
-    found.peaks = live.peaks()
+    found.peaks, found.calls = live.peaks(), live.clock
     found.grown = {name: float(most) for name, most in live.grown.items() if name.startswith("adapt")}
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
