@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from bench.cards import GIB, PROCESS_BYTES, verdict
 from bench.plan import Job
 from bench.records import Predicted
-from bench.shortage import need
+from bench.shortage import in_gib, need
 
 Ask = Callable[[list[Job]], dict[str, Predicted]]
 """Jobs -> their predictions, by cell id."""
 NO_LIMIT = "no limit to compare with: name a card (gpu=t4) or a cap (budget.memory_gib=8)"
+MOST_PARTS = 3
+"""Parts of a peak that a reason names."""
 SAME = 1.01
 """Needs within this factor of each other are the same: smaller passes would be slower and save nothing."""
 
@@ -45,9 +47,30 @@ def judged(job: Job, foretold: Predicted, limit: int | None) -> Predicted:
         words = f"the process alone takes {PROCESS_BYTES / GIB:.2f} GiB, and the cap is {job.memory_gib or 0:g} GiB"
         return foretold.model_copy(update={"fits": False, "reason": words, "limit_bytes": 0})
     fits, words = verdict(needs, limit, job.cell.device)
+    if fits is None and kept(foretold) > limit:
+        fits, words = (
+            False,
+            f"{words.removeprefix('close: ').partition(', within')[0]}, and the weights alone do not fit",
+        )
     if job.memory_gib is not None and job.cell.device == "cpu":
         words += f" (the cap of {job.memory_gib:g} GiB less {PROCESS_BYTES / GIB:.2f} GiB for the process itself)"
     return foretold.model_copy(update={"fits": fits, "reason": words, "limit_bytes": limit})
+
+
+def kept(known: Predicted) -> int:
+    """Bytes of the model's weights in whatever phase holds most of them: counted, not estimated."""
+    parts = [phase.parts for phase in known.phases.values()]
+    return max((one.get("parameters", 0) + one.get("quantisation", 0) for one in parts), default=0)
+
+
+def because(known: Predicted) -> str:
+    """What the peak is made of, largest first, and the least the cell needs: why one does not fit."""
+    phase = max(known.phases.values(), key=lambda one: one.peak_bytes, default=None)
+    if phase is None or known.fits is True:
+        return ""
+    largest = sorted(phase.parts.items(), key=lambda part: -part[1])[:MOST_PARTS]
+    told = ": " + ", ".join(f"{name.replace('_', ' ')} {in_gib(size)}" for name, size in largest)
+    return told if known.least_bytes is None else f"{told}; at micro-batch 1 {in_gib(known.least_bytes)}"
 
 
 def doubtful(known: Predicted) -> bool:
@@ -80,7 +103,8 @@ def chosen(job: Job, tried: dict[int, Predicted]) -> Predicted:
     update: dict[str, int | None] = {"micro_batch": rows if auto and known.peak_bytes is not None else None}
     if 1 in tried and doubtful(known):
         update["least_bytes"] = need(tried[1])
-    return known.model_copy(update=update)
+    found = known.model_copy(update=update)
+    return found.model_copy(update={"reason": f"{found.reason}{because(found)}"}) if doubtful(found) else found
 
 
 def as_good_as_least(tried: dict[int, Predicted]) -> int:
