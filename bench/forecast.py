@@ -184,6 +184,14 @@ class Predictor:
 
     def ask(self, job: Job, on_card: bool) -> dict[str, Any]:
         """The prediction of a job, or the reason why there is none."""
+        return self.order({"job": job.model_dump(mode="json"), "on_card": on_card})
+
+    def held(self) -> int:
+        """Most bytes that the process, or a rehearsal forked from it, has been resident with."""
+        return int(self.order({"held": True})["held_bytes"])
+
+    def order(self, order: dict[str, Any]) -> dict[str, Any]:
+        """One line out, one line in."""
         if self.stopped:
             return {"reason": "not predicted: stopped"}
         process = self.start()
@@ -191,7 +199,7 @@ class Predictor:
         late = threading.Timer(self.patience, process.kill)
         late.start()
         try:
-            process.stdin.write(json.dumps({"job": job.model_dump(mode="json"), "on_card": on_card}) + "\n")
+            process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except (BrokenPipeError, ValueError):

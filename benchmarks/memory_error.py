@@ -97,19 +97,13 @@ def predictions(jobs: list[Job], kept: Path) -> dict[str, dict[str, Any]]:
     with predictor() as one:
         process = psutil.Process(one.start().pid)
         for number, job in enumerate(todo):
-            begun = sum(process.cpu_times()[:2])
+            begun = sum(process.cpu_times()[:4])
             answer = one.ask(job, False)
-            seconds = sum(process.cpu_times()[:2]) - begun
-            told[job.cell.id] = {"predicted": answer, "seconds": seconds, "held": high_water(process.pid)}
+            seconds = sum(process.cpu_times()[:4]) - begun
+            told[job.cell.id] = {"predicted": answer, "seconds": seconds, "held": one.held()}
             kept.write_text(json.dumps({"code": code_digest(), "told": told}))
             print(f"[{number + 1}/{len(todo)}] {job.cell.model} {job.cell.id}: {seconds:.1f} s", file=sys.stderr)
     return told
-
-
-def high_water(pid: int) -> int:
-    """Most bytes a process has been resident with."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def row(job: Job, result: Result | None, told: dict[str, Any] | None) -> dict[str, Any]:

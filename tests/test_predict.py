@@ -92,8 +92,8 @@ def test_full_fine_tuning_holds_sixteen_bytes_a_parameter() -> None:
 @pytest.mark.parametrize("strategy", ["full", "lora", "qlora", "prompt_tuning", "few_shot"])
 def test_depth_is_extrapolated(strategy: str) -> None:
     ref, order = parse("random:tiny-llama"), job("tiny-llama", strategy)
-    low, high, deep = (rehearse(order, fake_base(ref, None, torch.float32, depth), False) for depth in (*SHALLOW, 16))
-    told = extrapolated(low, high, 16)
+    low, high, deep = (rehearse(order, fake_base(ref, None, torch.float32, depth), False) for depth in (*SHALLOW, 10))
+    told = extrapolated(low, high, 10)
     assert told.trainable == deep.trainable
     assert told.flops == pytest.approx(deep.flops, rel=1e-6)
     for phase in ("adapt", "predict"):
@@ -127,6 +127,6 @@ def test_checkpointing_holds_less_and_counts_what_it_repeats(strategy: str) -> N
     order = job("tiny-llama", strategy)
     again = order.model_copy(update={"cell": order.cell.model_copy(update={"checkpointing": True})})
     ref = parse(order.model)
-    kept, dropped = (rehearse(one, fake_base(ref, None, torch.float32, 8), False) for one in (order, again))
+    kept, dropped = (rehearse(one, fake_base(ref, None, torch.float32, 6), False) for one in (order, again))
     assert dropped.peaks["adapt forward"].parts["activations"] < kept.peaks["adapt forward"].parts["activations"] / 3
     assert dropped.flops == kept.flops

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import traceback
 
 from bench.plan import Job
 from bench.process import die_with_parent
+
+HELD = {"held": True}
+"""The order that asks how much memory predictions took."""
+
+
+def held() -> int:
+    """Most bytes that this process or one forked from it has been resident with (`getrusage` counts KiB)."""
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def main() -> int:
@@ -27,6 +36,9 @@ def main() -> int:
     for line in sys.stdin:
         order = json.loads(line)
         try:
+            if order == HELD:
+                answers.write(json.dumps({"held_bytes": held()}) + "\n")
+                continue
             answer = predicted(Job.model_validate(order["job"]), order["on_card"])
         except Exception as error:  # a prediction that fails must cost no cell: it is missing, with the reason
             traceback.print_exc()
