@@ -19,8 +19,13 @@ HELD = {"held": True}
 
 
 def held() -> int:
-    """Most bytes that this process or one forked from it has been resident with (`getrusage` counts KiB)."""
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """Most bytes that this process or one forked from it has been resident with.
+
+    `getrusage` (KiB) tells of children; of this process it would tell the peak of whoever started it.
+    """
+    from bench.measure.memory import high_water
+
+    return max(high_water() or 0, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def main() -> int:
