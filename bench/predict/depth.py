@@ -41,11 +41,11 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
     What a process holds resident is told for adapting on a CPU: what its heap grows by, and what lies outside of it.
     """
     heaped = not on_card and known()
+    outside = outside_the_heap(job) if heaped else 0  # before `warm`: its pages would count as seen
     try:
         found = foresee(job, on_card, heaped)
     except Unsupported as error:
         return {"reason": f"unsupported: {error}"}
-    outside = outside_the_heap(job) if heaped else 0
     phases: dict[str, Peak] = {}
     for stage, peak in found.peaks.items():
         phase = stage.partition(" ")[0]

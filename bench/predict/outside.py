@@ -37,6 +37,9 @@ def outside_the_heap(job: Job) -> int:
     if not can_fork():
         return 0
     if "bytes" not in told:
+        import peft  # noqa: F401  # a cell's parent has imported it, too
+
+        registry.load()
         base = load_base(parse(MODEL), None, torch.float32)
         reads, writes = os.pipe()
         pid = os.fork()
