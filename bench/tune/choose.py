@@ -6,6 +6,7 @@ import gc
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,6 @@ class Tuner:
 
     def fit(self, options: Options, part: tuple[Any, Any], meter: Meter, name: str) -> Fit:
         """One configuration on one fold."""
-        from dataclasses import replace
-
         trained_on, held = part
         context = replace(self.context, train=trained_on)
         return Fit(self.prepare, context, held, options, meter, self.files / f"{name}.safetensors")

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.budget import Meter
 from bench.data.rows import Rows
+from bench.score.adapted import normalised
 from bench.strategy import Options, Plan, TaskContext
 from bench.train.loop import Trained, Training
 from bench.train.paused import put_down, take_up
@@ -76,6 +77,4 @@ class Fit:
 
 def likelihoods(scores: np.ndarray, labels: list[int]) -> list[float]:
     """Log-probability over the labels of the right one, for as many rows as have scores, (rows, labels)."""
-    top = scores.max(-1, keepdims=True)
-    logs = scores - top - np.log(np.exp(scores - top).sum(-1, keepdims=True))
-    return [float(row[label]) for row, label in zip(logs, labels, strict=False)]
+    return [float(row[label]) for row, label in zip(normalised(scores), labels, strict=False)]
