@@ -132,7 +132,7 @@ class Search:
         handle = table.register_forward_hook(watch)
         try:
             with meter.step(("gradient", *batch.shape), len(rows)):
-                loss = torch.nn.functional.cross_entropy(self.reader.scores(self.base.module, batch), labels)
+                loss = self.reader.loss(self.base.module, batch, labels)
                 loss.backward()  # not autograd.grad: torch's FLOP counter cannot watch that one; the weights are frozen
         finally:
             handle.remove()
@@ -160,8 +160,7 @@ class Search:
         batch = self.reader.collate([encoded[i] for i in rows], triggers)
         labels = torch.tensor([self.context.train.labels[i] for i in rows], device=self.reader.inner.device)
         with torch.inference_mode(), meter.step(("compare", *batch.shape), len(rows)):
-            scores = self.reader.scores(self.base.module, batch)
-        return float(torch.nn.functional.cross_entropy(scores, labels))
+            return float(self.reader.loss(self.base.module, batch, labels))
 
     def select(self, encoded: list[Encoded], meter: Meter) -> None:
         """Label words: a probe learns labels from hidden states, then reads the output embeddings (section 2.3)."""

@@ -64,8 +64,7 @@ class Recorder:
         self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
         if len(set(predicted.tolist())) == 1:
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
-        if plan.answer.truncated:
-            self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
+        self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
         self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
 

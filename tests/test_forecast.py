@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bench import plan
 from bench.cards import GIB
 from bench.cli import main
 from bench.config import load
-from bench.forecast import Forecaster, Predictor, place
+from bench.forecast import PATIENCE_SECONDS, Forecaster, Predictor, place, predictor
 from bench.plan import Job
 from bench.records import Predicted, Status
 
@@ -98,6 +99,22 @@ def test_answers_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert forecaster.processes == []
 
 
+class Kept(Predictor):
+    """Outlives whoever asks: starting one takes longer than what is asked here."""
+
+    def stop(self) -> None:
+        """Not yet."""
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Predictor]:
+    """One process for the tests that ask about nothing but answers."""
+    one = Kept(PATIENCE_SECONDS)
+    one.start()  # here: it dies with the thread that starts it
+    yield one
+    Predictor.stop(one)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runs of this file are, with a cache of their own."""
@@ -145,16 +162,18 @@ def test_an_order_that_cannot_be_sent_is_answered(cache: Path, monkeypatch: pyte
 def test_a_prediction_that_hangs_or_dies_costs_itself_only(tmp_path: Path) -> None:
     own = f"adapters_path={write_strategies(tmp_path / 'adapters', DIES)}"
     dies, hangs = jobs(own, "strategies=dies,hangs")
-    predictor = Predictor(25)
-    try:
-        assert "exit code 3" in predictor.ask(dies, False)["reason"]
-        assert predictor.ask(hangs, False)["reason"] == "not predicted: no answer in 25 s"
-    finally:
-        predictor.stop()
+    with predictor() as process:
+        assert "exit code 3" in process.ask(dies, False)["reason"]
+        assert process.ask(jobs()[0], False)["peak_bytes"]
+        process.patience = 3
+        assert process.ask(hangs, False)["reason"] == "not predicted: no answer in 3 s"
 
 
-def test_a_plan_is_close_or_sure(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_close_or_sure(
+    cache: Path, kept: Predictor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Just around the predicted peak there is no verdict; the cap is not part of what is remembered."""
+    monkeypatch.setattr(forecasting, "Predictor", lambda _: kept)
 
     def planned(*tokens: str) -> dict[str, Any]:
         assert main(["plan", *PLANNED[:-1], *tokens, "--json"]) == 0
@@ -180,12 +199,9 @@ def test_a_plan_is_close_or_sure(cache: Path, capsys: pytest.CaptureFixture[str]
 def test_a_large_model_is_predicted_in_little_memory() -> None:
     """GPT-2 XL, all of its weights trained at 1,024 tokens: over 20 GB of tensors, foretold in under 1 GB."""
     [job] = plan.make(load(["suite=memory-claims", "tasks=gpt2-xl-seq1024", "strategies=full"])).jobs
-    predictor = Predictor(240)
-    try:
-        answer = predictor.ask(job, False)
-        high = predictor.held()
-    finally:
-        predictor.stop()
+    with predictor(240) as process:
+        answer = process.ask(job, False)
+        high = process.held()
     assert answer["peak_bytes"] > 20e9
     assert high < 1e9, f"{high / 1e6:.0f} MB"
 

@@ -18,6 +18,7 @@ from bench.records import Halt, Trial
 from bench.space import Choice, Log, around, draws
 from bench.stats.halving import better_half, grid, halts, halving, replayed
 from bench.strategy import Options, Plan, TaskContext, Unsupported
+from bench.train import paused
 from bench.train.loop import Training
 from bench.train.paused import put_down, take_up
 from bench.tune.folds import folds
@@ -56,7 +57,7 @@ def test_a_halted_training_goes_on_as_if_never_halted(name: str, family: str, tm
     halted, _ = start(name, family)
     for share in (0.25, 0.5):
         assert not halted.until(share) and halted.meter.progress >= share
-        put_down(halted, tmp_path / "state.safetensors")
+        put_down(halted, tmp_path / "state")
         if halted.plan.pause is not None:
             halted.plan.pause()
         halted.plan.answer.predict(tiny.rows().test.fields, Meter())
@@ -65,12 +66,28 @@ def test_a_halted_training_goes_on_as_if_never_halted(name: str, family: str, tm
         again, _ = start(name, family)
         again.meter = halted.meter
         again.meter.watch(again.plan.seen)
-        take_up(again, halted.done, tmp_path / "state.safetensors")
+        take_up(again, halted.done, tmp_path / "state")
         halted = again
     assert halted.until(1.0)
     assert halted.done.losses == whole.done.losses and halted.meter.examples == whole.meter.examples == 40
     answers = [t.plan.answer.predict(tiny.rows().test.fields, Meter()) for t in (whole, halted)]
     assert (answers[0] == answers[1]).all()
+
+
+def test_a_halt_never_holds_the_whole_state_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written in parts: no file is larger than one part and one tensor, and nothing of an older halt is left."""
+    monkeypatch.setattr(paused, "PART", 20_000)
+    halted, _ = start("full", "tiny-llama")
+    halted.until(0.25)
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "99.safetensors").write_bytes(b"left over")
+    put_down(halted, folder)
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    largest = max(p.nbytes for p in halted.optimizer.params)
+    kept = 3 * sum(p.nbytes for p in halted.optimizer.params)
+    assert len(sizes) > 3 and max(sizes) < max(20_000, largest) + 20_000
+    assert kept <= sum(sizes) < 1.2 * kept, "weights and two moments, each once"
 
 
 def test_folds_hold_every_label_out_once() -> None:

@@ -52,8 +52,8 @@ class Heap:
         self.used = bytearray()
         """A byte for every page from `lowest` to `floor`: 1 once a block has covered it."""
         self.refilled = self.mapped = 0
-        self.held: dict[int, tuple[int, int]] = {}
-        """Key -> address, and the size where the block is a mapping."""
+        self.held: dict[int, tuple[int, int, int]] = {}
+        """Key -> address, size, and the bytes mapped where the block is a mapping."""
         self.keys = count()
 
     def end(self) -> int:
@@ -61,10 +61,14 @@ class Heap:
         return int(self.libc.sbrk(0))
 
     def begin(self) -> None:
-        """Give back what is free, as a phase does, and count from here on."""
+        """Give back what is free, as a phase does, and count from here on: what blocks hold now is resident already."""
         self.libc.malloc_trim(0)
-        self.floor, self.refilled = self.end(), 0
+        self.floor = self.end()
         self.used = bytearray(max(0, self.floor - self.lowest) // PAGE + 1)
+        for address, size, mapping in self.held.values():
+            if not mapping:
+                self.refill(address, address + size)
+        self.refilled = self.mapped = 0
 
     def allocate(self, size: int) -> int:
         """A block of `size` bytes; the key to free it by. Raises `MemoryError` where there is no address space left."""
@@ -77,7 +81,7 @@ class Heap:
         if not mapping:
             self.refill(block.value, block.value + size)
         key = next(self.keys)
-        self.held[key] = block.value, mapping
+        self.held[key] = block.value, size, mapping
         return key
 
     def refill(self, begins: int, ends: int) -> None:
@@ -91,7 +95,7 @@ class Heap:
 
     def free(self, key: int) -> None:
         """The tensor is gone."""
-        address, mapping = self.held.pop(key)
+        address, _, mapping = self.held.pop(key)
         self.mapped -= mapping
         self.libc.free(address)
 

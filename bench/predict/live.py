@@ -100,12 +100,21 @@ class Live(TorchDispatchMode):
                 self.events.append((self.clock, len(self.log), found.size))
             found.number = len(self.log)
             self.log.append(found)
-            if self.heap is not None and found.size and len(self.stages) > 1:
-                if isinstance(tensor, FakeTensor):  # a real one has its block
-                    found.block = self.heap.allocate(found.size)
+            if len(self.stages) > 1:
+                self.lay(tensor, found)
                 self.look()
             weakref.finalize(storage, self.freed, key)
         return found
+
+    def lay(self, tensor: torch.Tensor, one: Allocation) -> None:
+        """Give a fake its stand-in on the heap; a real tensor has its block."""
+        if self.heap is not None and one.size and one.block is None and isinstance(tensor, FakeTensor):
+            one.block = self.heap.allocate(one.size)
+
+    def settle(self, tensors: Iterable[torch.Tensor]) -> None:
+        """These lie on the heap, too."""
+        for tensor in tensors:
+            self.lay(tensor, self.note(tensor))
 
     def freed(self, key: int) -> None:
         """A storage is gone."""

@@ -14,6 +14,7 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.measure.flops import Book, counting
 from bench.models.base import Base
+from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
@@ -62,6 +63,9 @@ def rehearse(job: Job, base: Base, on_card: bool, heap: Heap | None = None) -> R
     with stand_ins(live, on_card), live:
         weights = [*base.module.parameters(), *base.module.buffers()]
         live.claim(weights, "parameters")
+        if cell.strategy.places_base and parse(job.model).form == "random":
+            # drawn weights lie on the heap, where those that are quantised leave holes; a file's lie in its mapping
+            live.settle(weights)
         context, rows = cell.opened(base)
         # a strategy that puts the base on the card itself never holds it whole there
         with live.hosted(weights if on_card and cell.strategy.places_base else ()):

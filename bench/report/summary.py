@@ -152,8 +152,8 @@ class Board:
 def boards(cells: Iterable[CellView]) -> list[Board]:
     """Leaderboards: one for each model, readout and budget, split where tasks have other strategies.
 
-    In the plan's order, but those without any score come last: an encoder's prompting cells, which it cannot do, must
-    not stand above its answer.
+    In the plan's order, but those that compare several strategies come first, and those without any score last: an
+    encoder's prompting cells, which it cannot do, must not stand above its answer.
     """
     found: list[Board] = []
     groups: dict[tuple[str, str, str], dict[str, dict[str, list[CellView]]]] = {}
@@ -171,7 +171,7 @@ def boards(cells: Iterable[CellView]) -> list[Board]:
             _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, under)
             for names in blocks.values()
         ]
-    return sorted(found, key=lambda board: not board.chance)
+    return sorted(found, key=lambda board: (not board.chance, len(board.rows) < 2))
 
 
 def differing(budgets: list[dict[str, Any]]) -> Callable[[dict[str, Any]], str | None]:

@@ -66,7 +66,7 @@ class Tuner:
         """One configuration on one fold."""
         trained_on, held = part
         context = replace(self.context, train=trained_on)
-        return Fit(self.prepare, context, held, options, meter, self.files / f"{name}.safetensors")
+        return Fit(self.prepare, context, held, options, meter, self.files / name)
 
     def likelihood(self, i: int, share: float) -> float:
         """Mean over the held-out labels of all folds, nats; -inf once it failed on one of them."""

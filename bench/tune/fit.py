@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +21,13 @@ Prepare = Callable[[TaskContext, Options], Plan]
 
 
 class Fit:
-    """Between two calls of `reach` nothing of it is in memory: a halted training waits in `file`."""
+    """Between two calls of `reach` nothing of it is in memory: a halted training waits in `folder`."""
 
-    def __init__(self, prepare: Prepare, context: TaskContext, held: Rows, options: Options, spends: Meter, file: Path):
+    def __init__(
+        self, prepare: Prepare, context: TaskContext, held: Rows, options: Options, spends: Meter, folder: Path
+    ) -> None:
         self.prepare, self.context, self.held, self.options = prepare, context, held, options
-        self.meter, self.file = spends, file
+        self.meter, self.folder = spends, folder
         self.asked = Meter(None, spends.device)
         """What asking cost."""
         self.trained: Trained | None = None
@@ -62,15 +65,15 @@ class Fit:
         """From where it was halted to `share`, and halted there again."""
         training = Training(plan, self.context, self.meter)
         if self.trained is not None:
-            take_up(training, self.trained, self.file)
+            take_up(training, self.trained, self.folder)
         self.meter.watch(plan.seen)
         self.ended = training.until(share)
         self.meter.unwatch()
         self.trained = training.done
         if self.ended:
-            self.file.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             return
-        put_down(training, self.file)
+        put_down(training, self.folder)
         if plan.pause is not None:
             plan.pause()
 
