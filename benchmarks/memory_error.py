@@ -74,7 +74,8 @@ def tokens(model: str, shape: tuple[int, int], folder: Path, only: tuple[str, ..
     (folder / f"{name}.yaml").write_text(suite)
     chosen = [f"strategies={','.join(only)}"] if only else []
     where = [f"results_dir={folder / 'results'}", f"reports_dir={folder / 'pages'}", f"run.name={name}"]
-    return [f"suite={folder / name}.yaml", "device=cpu", "keep_adapters=false", *where, *chosen]
+    once = ["predict=false", "keep_adapters=false"]  # each is predicted once, below, where its cost is measured
+    return [f"suite={folder / name}.yaml", "device=cpu", *once, *where, *chosen]
 
 
 def record(job: Job, folder: Path) -> Result | None:
