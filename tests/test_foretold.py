@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from records_factory import Fake, write_run
 
+from bench.config.schema import Claim
 from bench.records import Predicted, PredictedPhase, Result
 from bench.report.collect import collect
 from bench.report.foretold import ALLOCATED, RESIDENT, TENSORS, compared, foretold
 from bench.report.html import to_html
+from bench.report.literature import literature
 from bench.report.markdown import to_markdown
 from bench.report.page import build
 
@@ -86,3 +89,15 @@ def test_flops_that_were_not_predicted_are_not_measured_as_wrong(tmp_path: Path)
     table = foretold(run.cells)
     assert table is not None and all(row[-1].text == "not measured" for row in table.rows)
     assert not any(note.startswith("FLOPs") for note in table.notes)
+
+
+@pytest.mark.parametrize(("cuda", "says"), [(False, "0.75 GB"), (True, "0.21 GB")])
+def test_a_claim_stands_beside_what_its_cell_held(cuda: bool, says: str, tmp_path: Path) -> None:
+    """On a CPU the weights (134,515,008 in fp32) and 200 MiB of growth, on a card what was allocated there."""
+    run = collect(write_run(tmp_path, replace(SMALL, edit=with_prediction(None), cuda=cuda)))  # type: ignore[arg-type]
+    claim = Claim(task="sst2", strategy="lora", gigabytes=(0.7, 0.8), says="It fits.", under="fp32", source="a paper")
+    table = literature({"one": claim}, run.cells)
+    assert table is not None
+    [row] = table.rows
+    assert row[3].text == says and row[2].text == "0.12 GB" and row[4].text == "no"
+    assert "It fits.: does not hold." in " ".join(table.notes)

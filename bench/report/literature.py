@@ -12,6 +12,8 @@ from bench.report.collect import CellView
 from bench.report.format import finite
 from bench.report.tables import Column, Entry, Table
 
+WIDTHS = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Bytes of a loaded weight by precision."""
 YES = {True: "yes", False: "no", None: "open"}
 
 
@@ -61,10 +63,10 @@ def measured(result: Result) -> float | None:
         return None
     if result.cell.device == "cuda":
         return finite(phase.peak_allocated_bytes)
-    foretold = result.predicted.phases.get("load")
-    high, before = finite(phase.peak_rss_bytes), finite(phase.baseline_rss_bytes)
-    weights = None if foretold is None else foretold.parts.get("parameters")
-    return None if high is None or before is None or weights is None else high - before + weights
+    high, before, sizes = finite(phase.peak_rss_bytes), finite(phase.baseline_rss_bytes), result.parameters
+    if high is None or before is None or sizes is None:
+        return None
+    return high - before + (sizes.total - (sizes.created or 0)) * WIDTHS[result.cell.precision]
 
 
 def _gigabytes(size: float | None, absent: str) -> Entry:
