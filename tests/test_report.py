@@ -268,10 +268,22 @@ def test_a_choice_of_training_rows_is_told(tmp_path: Path) -> None:
 
 
 def test_cells_of_other_code_are_counted_and_marked(tmp_path: Path) -> None:
-    page, text = pages(tmp_path, Fake(tasks=("sst2",), strategies=("lora", "full")), digest="another")
-    assert "2 of 2 recorded cells measured by other code" in section(page, "measured")
-    assert "other code" in section(page, "leaderboard") and "other code" in text
-    assert "2 cells measured by other code" in words(page.split("<main>")[0])
+    """Marked only beside cells of this code: a mark on every row tells nobody anything."""
+
+    def older(result: Result) -> Result:
+        if result.cell.strategy == "full":
+            return result
+        return result.model_copy(update={"environment": {**result.environment, "code_digest": "before"}})
+
+    fake = Fake(tasks=("sst2",), strategies=("lora", "full"), edit=older)
+    page, text = pages(tmp_path / "mixed", fake)
+    assert "1 of 2 recorded cells measured by other code" in section(page, "measured")
+    assert section(page, "leaderboard").count("other code") == 1 and "ok other code" in text
+    assert "1 cell measured by other code than today's; marked below." in words(page.split("<main>")[0])
+    page, text = pages(tmp_path / "all", fake, digest="another")
+    assert "2 of 2 recorded cells measured by other code than this digest; rerun=changed" in section(page, "measured")
+    assert "other code" not in section(page, "leaderboard") and "ok other code" not in text
+    assert "2 cells measured by other code than today's." in words(page.split("<main>")[0])
 
 
 def test_labels_of_other_tasks_are_told_apart(tmp_path: Path) -> None:

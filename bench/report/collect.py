@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class CellView:
     reason: str | None = None
     result: Result | None = None
     other_code: bool = False
+    """Made by other code than some other record of the run, the newer one."""
 
     @property
     def score(self) -> Score | None:
@@ -56,16 +57,13 @@ class Run:
     plan: PlanFile
     cells: list[CellView]
     code_digest: str | None
+    other_code: int = 0
+    """Records made by other code than `code_digest`. Where that is all of them, no cell is marked."""
 
     @cached_property
     def statuses(self) -> Counter[str]:
         """How many cells ended how."""
         return Counter(cell.status for cell in self.cells)
-
-    @cached_property
-    def other_code(self) -> int:
-        """Records made by other code than `code_digest`."""
-        return sum(cell.other_code for cell in self.cells)
 
 
 def collect(run_dir: Path, code_digest: str | None = None) -> Run:
@@ -76,7 +74,11 @@ def collect(run_dir: Path, code_digest: str | None = None) -> Run:
     """
     plan = read_plan(run_dir / "plan.json")
     digest = code_digest or plan.code_digest or None
-    return Run(plan, [_cell(run_dir, info, digest) for info in plan.cells], digest)
+    cells = [_cell(run_dir, info, digest) for info in plan.cells]
+    other = sum(cell.other_code for cell in cells)
+    if other == sum(cell.result is not None for cell in cells):  # a mark on every row would tell nobody anything
+        cells = [replace(cell, other_code=False) for cell in cells]
+    return Run(plan, cells, digest, other)
 
 
 def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:

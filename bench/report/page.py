@@ -179,7 +179,8 @@ def _remarks(run: Run) -> list[str]:
             "ranking below is provisional."
         )
     if run.other_code:
-        remarks.append(f"{show.count(run.other_code, 'cell')} measured by other code than today's; marked below.")
+        marked = "; marked below" if any(cell.other_code for cell in run.cells) else ""
+        remarks.append(f"{show.count(run.other_code, 'cell')} measured by other code than today's{marked}.")
     return remarks
 
 

@@ -128,9 +128,10 @@ def _code(run: Run) -> list[str]:
     lines = [f"code digest now: {run.code_digest or show.ABSENT}"]
     recorded = sum(cell.result is not None for cell in run.cells)
     if run.other_code:
+        marked = " they are marked “other code” and" if run.other_code < recorded else ""
         lines.append(
-            f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this "
-            "digest; they are marked “other code” and rerun=changed does them again"
+            f"{run.other_code} of {show.count(recorded, 'recorded cell')} measured by other code than this digest;"
+            f"{marked} rerun=changed does them again"
         )
     elif recorded and run.code_digest:
         lines.append("every recorded cell was measured by this code")
