@@ -241,4 +241,4 @@ def test_a_suite_of_samples_needs_no_mirror(
     """BENCH_MIRROR in the environment (CI sets it) does not break the bundled suite whose tasks are samples only."""
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("BENCH_MIRROR", str(tmp_path / "mirror"))
-    assert main(["plan", "suite=smoke", "model=random:tiny-gpt2", "strategies=lora"]) == 0, capsys.readouterr().err
+    assert main(["plan", "suite=smoke", "model=random:tiny-gpt2"]) == 0, capsys.readouterr().err

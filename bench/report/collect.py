@@ -37,7 +37,7 @@ class CellView:
     reason: str | None = None
     result: Result | None = None
     other_code: bool = False
-    """Made by other code than some other record of the run, the newer one."""
+    """Made by other code than the run's `code_digest`, while some other record was made by that."""
 
     @property
     def score(self) -> Score | None:
