@@ -127,6 +127,11 @@ _active: list[tuple[FlopCounterMode, Count]] = []
 """The counters at work, the innermost last."""
 
 
+def is_counting() -> bool:
+    """Whether FLOPs are being counted."""
+    return bool(_active)
+
+
 @contextmanager
 def counting() -> Iterator[Count]:
     """Count FLOPs of the block; a counted step costs about a fifth more, so few are."""

@@ -18,10 +18,11 @@ from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.apart import apart
 from bench.predict.fakes import fake_base
-from bench.predict.heap import Heap, known
-from bench.predict.live import Peak
+from bench.predict.heap import known
 from bench.predict.outside import outside_the_heap, warm
 from bench.predict.rehearse import Rehearsal, rehearse
+from bench.predict.replay import grown
+from bench.predict.timeline import Peak
 from bench.strategy import Diverged, Unsupported
 
 WHOLE = 12
@@ -41,7 +42,7 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
     What a process holds resident is told for adapting on a CPU: what its heap grows by, and what lies outside of it.
     """
     heaped = not on_card and known()
-    outside = outside_the_heap(job) if heaped else 0  # before `warm`: its pages would count as seen
+    outside = outside_the_heap(job) if heaped else 0
     try:
         found = foresee(job, on_card, heaped)
     except Unsupported as error:
@@ -68,7 +69,7 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
 
 
 def foresee(job: Job, on_card: bool, heaped: bool) -> Rehearsal:
-    """Rehearse a cell, or extrapolate from two shallow models, each on a heap of its own for resident memory.
+    """Rehearse a cell, or extrapolate from two shallow models, each in a process of its own: this one stays small.
 
     Raises `Unsupported` where the cell itself would.
     """
@@ -78,7 +79,10 @@ def foresee(job: Job, on_card: bool, heaped: bool) -> Rehearsal:
     warm(job)
 
     def rehearsed(make: Callable[[], Base]) -> Rehearsal:
-        return apart(lambda: rehearse(job, make(), on_card, Heap() if heaped else None))
+        found = Rehearsal.of(apart(lambda: rehearse(job, make(), on_card, heaped).told()))
+        if found.trace is not None:
+            found.grown, found.trace = grown(found.trace), None
+        return found
 
     if blocks <= WHOLE or names_blocks(job.options):
         if not on_card and dtype == torch.float32 and small(job.model):
@@ -123,4 +127,5 @@ def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
         peaks[name] = Peak(line(a.size, b.size), {kind: line(a.parts[kind], b.parts[kind]) for kind in a.parts})
     flops = None if low.flops is None or high.flops is None else line(low.flops, high.flops)
     grown = {name: line(low.grown[name], high.grown[name]) for name in low.grown.keys() & high.grown.keys()}
-    return Rehearsal(peaks, grown, flops, round(line(low.trainable, high.trainable)), low.calls + high.calls)
+    trainable = round(line(low.trainable, high.trainable))
+    return Rehearsal(peaks, None, grown, flops, trainable, low.calls + high.calls)

@@ -2,16 +2,16 @@
 
 torch asks glibc for memory aligned to 64 bytes. For that glibc looks for a block 96 bytes larger than wanted and hands
 what is left to small objects, so a freed block is often too small for the next tensor of its own size, and a process
-holds more than the tensors in it. So every fake tensor of a rehearsal gets a block of its size from the same allocator,
-at the same moments and between the same small objects (autograd's graph is a real one). The block is never written:
-its pages never come to be, and a prediction stays small however large the model is.
+holds more than the tensors in it. So every tensor of a rehearsal gets a block of its size from the same allocator, in
+the same order and between the same small objects. No block is written: its pages never come to be, and a prediction
+stays small however large the model is.
 """
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from itertools import count
+from collections.abc import Iterable
 from pathlib import Path
 
 ALIGNMENT = 64
@@ -43,8 +43,9 @@ class Heap:
 
     def __init__(self) -> None:
         self.libc = ctypes.CDLL(None)
-        self.libc.sbrk.restype = ctypes.c_void_p
+        self.libc.sbrk.restype = self.libc.malloc.restype = ctypes.c_void_p
         self.libc.sbrk.argtypes = [ctypes.c_ssize_t]
+        self.libc.malloc.argtypes = [ctypes.c_size_t]
         self.libc.free.argtypes = [ctypes.c_void_p]
         self.libc.posix_memalign.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t]
         self.floor = self.end()
@@ -52,37 +53,34 @@ class Heap:
         self.used = bytearray()
         """A byte for every page from `lowest` to `floor`: 1 once a block has covered it."""
         self.refilled = self.mapped = 0
-        self.held: dict[int, tuple[int, int, int]] = {}
-        """Key -> address, size, and the bytes mapped where the block is a mapping."""
-        self.keys = count()
 
     def end(self) -> int:
         """Address at which the heap ends."""
         return int(self.libc.sbrk(0))
 
-    def begin(self) -> None:
-        """Give back what is free, as a phase does, and count from here on: what blocks hold now is resident already."""
+    def begin(self, held: Iterable[int] = ()) -> None:
+        """Give back what is free, as a phase does, and count from here on; what `held` blocks take is there already."""
         self.libc.malloc_trim(0)
         self.floor = self.end()
         self.used = bytearray(max(0, self.floor - self.lowest) // PAGE + 1)
-        for address, size, mapping in self.held.values():
-            if not mapping:
-                self.refill(address, address + size)
+        for address in held:
+            if not mapping(address):
+                self.refill(address, address + size_of(address))
         self.refilled = self.mapped = 0
 
     def allocate(self, size: int) -> int:
-        """A block of `size` bytes; the key to free it by. Raises `MemoryError` where there is no address space left."""
+        """Address of a block of `size` bytes for a tensor. Raises `MemoryError` where no address space is left."""
         block = ctypes.c_void_p()
         if self.libc.posix_memalign(ctypes.byref(block), ALIGNMENT, size) or block.value is None:
             raise MemoryError(f"no address space for a tensor of {size} bytes")
-        word = ctypes.c_size_t.from_address(block.value - 8).value
-        mapping = word & ~7 if word & MAPPED else 0
-        self.mapped += mapping
-        if not mapping:
+        self.mapped += mapping(block.value)
+        if not mapping(block.value):
             self.refill(block.value, block.value + size)
-        key = next(self.keys)
-        self.held[key] = block.value, size, mapping
-        return key
+        return block.value
+
+    def small(self, size: int) -> int:
+        """Address of a block of `size` bytes for a small object."""
+        return int(self.libc.malloc(size))
 
     def refill(self, begins: int, ends: int) -> None:
         """Count the pages of a block that lie below the floor, each once."""
@@ -93,12 +91,25 @@ class Heap:
             self.refilled += self.used.count(0, first, last)
             self.used[first:last] = b"\1" * (last - first)
 
-    def free(self, key: int) -> None:
-        """The tensor is gone."""
-        address, _, mapping = self.held.pop(key)
-        self.mapped -= mapping
+    def free(self, address: int) -> None:
+        """The block is free again."""
+        self.mapped -= mapping(address)
+        self.libc.free(address)
+
+    def forget(self, address: int) -> None:
+        """The small object is gone."""
         self.libc.free(address)
 
     def grown(self) -> int:
         """Bytes that would be resident beyond those at `begin`."""
         return self.end() - self.floor + self.mapped + PAGE * self.refilled
+
+
+def size_of(address: int) -> int:
+    """Bytes of the block at an address, as glibc notes them before it."""
+    return ctypes.c_size_t.from_address(address - 8).value & ~7
+
+
+def mapping(address: int) -> int:
+    """Bytes of a block that is a mapping of its own; 0 of any other."""
+    return size_of(address) if ctypes.c_size_t.from_address(address - 8).value & MAPPED else 0

@@ -1,8 +1,6 @@
-"""What a cell holds resident outside its heap: pages of libraries that it is the first to use, and Python's objects."""
+"""What a cell holds resident beyond its tensors: pages of libraries that it is the first to use, Python's objects."""
 
 from __future__ import annotations
-
-import os
 
 import torch
 
@@ -14,9 +12,11 @@ from bench.models.base import Base, load_base
 from bench.models.catalog import parse
 from bench.models.parts import touch
 from bench.plan import Job
+from bench.predict.apart import apart
 from bench.predict.fakes import fake_base
-from bench.predict.heap import Heap
+from bench.predict.heap import known
 from bench.predict.rehearse import rehearse
+from bench.predict.replay import grown
 from bench.process import can_fork
 from bench.train.loop import adapt
 from bench.worker import Cell
@@ -25,11 +25,11 @@ MODEL = "random:tiny-gpt2"
 STRATEGY = "lora"
 STEPS = 2
 told: dict[str, int] = {}
-"""The answer of this process, once measured."""
+"""What this process has found: `bytes`, the answer, and `replayed`, how far the tiny model's tensors push a heap."""
 
 
 def outside_the_heap(job: Job) -> int:
-    """Bytes that adapting a tiny model with real weights makes resident, less what its heap grows by.
+    """Bytes that adapting a tiny model with real weights makes resident, less what a replay of it says.
 
     A process sees pages of a library's code only once it runs them, and a cell's process has run none. So a process
     of its own, forked as a cell's is, adapts a tiny model to the task of `job`. 0 where that cannot be measured.
@@ -41,30 +41,22 @@ def outside_the_heap(job: Job) -> int:
 
         registry.load()
         base = load_base(parse(MODEL), None, torch.float32)
-        reads, writes = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.write(writes, str(adapted(tiny(job), base)).encode())
-            finally:
-                os._exit(0)
-        os.close(writes)
-        with os.fdopen(reads) as pipe:
-            told["bytes"] = int(pipe.read() or 0)
-        os.waitpid(pid, 0)
+        held = apart(lambda: adapted(tiny(job), base))
+        warm(job)  # not before: its pages would count as seen
+        told["bytes"] = max(0, held - told["replayed"])
     return told["bytes"]
 
 
 def warm(job: Job) -> None:
     """Import what cells and rehearsals need, once, before the first of them is forked: a tiny one is rehearsed here."""
-    if "warm" in told:
+    if "replayed" in told:
         return
     import peft  # noqa: F401
     import sklearn.linear_model  # noqa: F401
 
     registry.load()
-    rehearse(tiny(job), fake_base(parse(MODEL), None, torch.float32), on_card=False)
-    told["warm"] = 1
+    trace = rehearse(tiny(job), fake_base(parse(MODEL), None, torch.float32), on_card=False, traced=known()).trace
+    told["replayed"] = round(max(grown(trace).values())) if trace else 0
 
 
 def tiny(job: Job) -> Job:
@@ -77,13 +69,12 @@ def tiny(job: Job) -> Job:
 
 
 def adapted(job: Job, base: Base) -> int:
-    """Adapt in this process; the bytes outside the heap."""
+    """Adapt in this process; the bytes by which its resident set grew at most."""
     cell = Cell(job, lambda: base, lambda phase, share: None)
     context, _ = cell.opened(base)
     touch(base.module)
     if not reset_high_water():
         return 0
-    heap, before = Heap(), resident()
-    heap.begin()
+    before = resident()
     adapt(cell.prepared(base, context), context, Meter(Budget.model_validate(job.cell.budget)))
-    return max(0, (high_water() or before) - before - (heap.end() - heap.floor))
+    return (high_water() or before) - before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
-from bench.predict.heap import Heap
-from bench.predict.live import UNCOUNTED, Live, Peak
+from bench.predict.live import Live
+from bench.predict.timeline import UNCOUNTED, Peak
+from bench.predict.trace import Trace
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Pass, adapt, cut
 from bench.train.order import batches
@@ -35,14 +37,28 @@ class Rehearsal:
 
     peaks: dict[str, Peak] = field(default_factory=dict)
     """Stage -> peak."""
+    trace: Trace | None = None
+    """What was asked of the allocator until adapting was over; None where that is not asked."""
     grown: dict[str, float] = field(default_factory=dict)
-    """Stage of adapting -> bytes by which the process's heap had grown at most; empty where that is not asked."""
+    """Stage of adapting -> bytes by which a process's heap grows at most, once the trace was replayed."""
     flops: float | None = None
     """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
     trainable: int = 0
     """Parameters an optimizer changes, or a solver."""
     calls: int = 0
     """Operators that were called: what rehearsing takes its time for."""
+
+    def told(self) -> dict[str, Any]:
+        """As JSON can tell it."""
+        trace = self.trace and {"events": self.trace.events.tolist(), "stages": self.trace.stages}
+        return {**vars(self), "peaks": {stage: vars(peak) for stage, peak in self.peaks.items()}, "trace": trace}
+
+    @staticmethod
+    def of(told: dict[str, Any]) -> Rehearsal:
+        """From what `told` gave."""
+        peaks = {stage: Peak(**peak) for stage, peak in told["peaks"].items()}
+        trace = told["trace"] and Trace(**told["trace"])
+        return Rehearsal(**{**told, "peaks": peaks, "trace": trace})
 
 
 class HeavyMeter(Meter):
@@ -53,12 +69,13 @@ class HeavyMeter(Meter):
         return [batches[i] for i in order[:HEAVY]]
 
 
-def rehearse(job: Job, base: Base, on_card: bool, heap: Heap | None = None) -> Rehearsal:
-    """Drive the cell of `job` on a base of fakes, on a heap where resident memory is asked for.
+def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehearsal:
+    """Drive the cell of `job` on a base of fakes, with a trace where resident memory is asked for.
 
     Raises `Unsupported` where the cell itself would.
     """
-    live, found = Live(heap), Rehearsal()
+    found = Rehearsal(trace=Trace() if traced else None)
+    live = Live(found.trace)
     cell = Cell(job.model_copy(update={"cell": job.cell.model_copy(update={"device": "cpu"})}), lambda: base, untold)
     with stand_ins(live, on_card), live:
         weights = [*base.module.parameters(), *base.module.buffers()]
@@ -81,9 +98,9 @@ def rehearse(job: Job, base: Base, on_card: bool, heap: Heap | None = None) -> R
             adapt(plan, context, meter)
             found.flops = meter.flops
         live.stage("predict")
+        live.trace = None
         plan.answer.predict(rows.test.fields, HeavyMeter())
     found.peaks, found.calls = live.peaks(), live.clock
-    found.grown = {name: float(most) for name, most in live.grown.items() if name.startswith("adapt")}
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
 
@@ -101,7 +118,8 @@ def claim_model(live: Live, base: Base, plan: Plan) -> None:
 
 
 def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> float | None:
-    """Two rounds of the real loop over the heaviest batch of every group; FLOPs of the whole budget."""
+    """Two rounds of the real loop over the heaviest batch of every group, one where no group gets a second batch; FLOPs
+    of the whole budget."""
     assert plan.examples is not None
     examples = plan.examples()
     executed = list(expected(plan, examples, context, budget))
@@ -113,7 +131,8 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
     for group in plan.groups:
         group.lr = 0.0  # a rate changes no shape, and weights with values must not diverge
     with staged(live, plan):
-        meter = Meter(Budget(train_examples=2 * len(heavy)))
+        groups = Counter(examples.encoded[rows[0]].group for rows in executed)
+        meter = Meter(Budget(train_examples=min(2, max(groups.values())) * len(heavy)))
         adapt(plan, context, meter)
     if budget.axis in ("train_flops", "train_seconds"):
         return budget.train_flops
