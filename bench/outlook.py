@@ -23,23 +23,24 @@ def outlook(
     request: Request, planned: Planned, tell: Tell = lambda done, of: None, jobs: list[Job] | None = None
 ) -> dict[str, Predicted]:
     """The prediction of every cell (or of `jobs`) by id, with a verdict on memory and the seconds of like cells on this
-    machine. Where `micro_batch=auto`, it is that of the largest micro-batch that fits."""
+    machine; with `predict=false` the seconds only. Where `micro_batch=auto`, it is that of the largest micro-batch that
+    fits."""
     jobs = planned.jobs if jobs is None else jobs
     # a claim about a card is one about what the card would hold, on whatever machine this is
     claimed = {(claim.task, claim.strategy) for claim in request.suite.claims.values() if claim.fits}
     on_card = {j.cell.id for j in jobs if j.cell.device == "cuda" or (j.cell.task, j.cell.strategy) in claimed}
     limits = {job.cell.id: limit_of(job, planned.target) for job in jobs}
-    with Forecaster(min(PATIENCE_SECONDS, request.settings.run.cell_seconds)) as forecaster:
-        known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
+    if request.settings.predict:
+        with Forecaster(min(PATIENCE_SECONDS, request.settings.run.cell_seconds)) as forecaster:
+            known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
+    else:
+        known = {job.cell.id: Predicted(reason="not predicted: predict=false") for job in jobs}
     earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     return {job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(like(job.cell))}) for job in jobs}
 
 
 def foretold(request: Request, planned: Planned, jobs: list[Job], say: Callable[[str], None]) -> list[Job]:
     """The jobs with their predictions and, where `micro_batch=auto`, the micro-batch found."""
-    if not request.settings.predict:
-        skipped = Predicted(reason="not predicted: predict=false")
-        return [job.model_copy(update={"predicted": skipped}) for job in jobs]
     begun: float | None = None
 
     def tell(done: int, of: int) -> None:

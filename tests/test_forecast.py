@@ -195,6 +195,19 @@ def test_a_plan_is_close_or_sure(
     assert small["fits"] is False and small["reason"].startswith("the process alone takes 0.43 GiB")
 
 
+def test_a_plan_without_predictions_asks_nobody(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: float) -> Predictor:
+        raise AssertionError("a predictor was wanted")
+
+    monkeypatch.setattr(forecasting, "Predictor", refuse)
+    assert main(["plan", *PLANNED, "gpu=t4", "predict=false", "--json"]) == 0
+    [cell] = json.loads(capsys.readouterr().out)["cells"]
+    assert cell["fits"] is None and cell["reason"] == "not predicted: predict=false"
+    assert cell["predicted"]["peak_bytes"] is None
+
+
 @pytest.mark.slow
 def test_a_large_model_is_predicted_in_little_memory() -> None:
     """GPT-2 XL, all of its weights trained at 1,024 tokens: over 20 GB of tensors, foretold in under 1 GB."""
