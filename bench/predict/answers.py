@@ -18,8 +18,8 @@ CPU = torch.device("cpu")
 class Answers:
     """Forms of outputs, by operator and forms of arguments.
 
-    A form is a shape, strides, a dtype, and of a view its first argument's storage at some distance from where that
-    argument begins.
+    A form is a shape, strides, a dtype, and of a view of the first argument the distance from where that begins. An
+    empty one is the first argument, changed in place.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,7 @@ class Answers:
 
     def give(self, mode: FakeTensorMode, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """The output of an operator on fakes of `mode`."""
-        # tensors made in inference mode are of another kind
-        key = None if torch.is_inference_mode_enabled() else key_of(func, args, kwargs)
+        key = key_of(func, args, kwargs)
         known = self.known.get(key) if key else None
         if known is not None:
             return made(mode, known, args)
@@ -41,7 +40,7 @@ class Answers:
 
 def key_of(func: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     """Operator and forms of its arguments; None where they are not plain."""
-    parts: list[Any] = [func]
+    parts: list[Any] = [func, torch.is_inference_mode_enabled()]
     for value in (*args, *kwargs, *kwargs.values()):
         for one in (len(value), *value) if type(value) in (list, tuple) else (value,):
             if type(one) is FakeTensor:
@@ -59,9 +58,11 @@ def form_of(out: Any, args: Any) -> tuple[Any, ...] | None:
         return None
     form = (out.shape, out.stride(), out.dtype)
     first = args[0] if args and type(args[0]) is FakeTensor else None
+    if out is first:
+        return ()
     storage = out.untyped_storage()
     if first is not None and storage._cdata == first.untyped_storage()._cdata:
-        if out is first or out.dtype != first.dtype:
+        if out.dtype != first.dtype or torch.is_inference_mode_enabled():  # there a view cannot be made by hand
             return None
         return (*form, out.storage_offset() - first.storage_offset())
     lone = not any(storage._cdata == leaf.untyped_storage()._cdata for leaf in args if isinstance(leaf, torch.Tensor))
@@ -75,8 +76,10 @@ def bytes_of(shape: Iterable[int], strides: Iterable[int], dtype: torch.dtype) -
     return reach * dtype.itemsize if all(sizes) else 0
 
 
-def made(mode: FakeTensorMode, form: tuple[Any, ...], args: Any) -> FakeTensor:
+def made(mode: FakeTensorMode, form: tuple[Any, ...], args: Any) -> Any:
     """A fake of a form."""
+    if not form:
+        return args[0]
     shape, strides, dtype, distance = form
     if distance is None:
         inner = torch.empty_strided(shape, strides, dtype=dtype, device="meta")

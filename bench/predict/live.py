@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bench.measure.flops import is_counting
 from bench.predict.answers import Answers
@@ -61,24 +61,24 @@ class Live(TorchDispatchMode):
 
     def answered(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """What an operator gives. With a fake among its arguments that is a fake, and real ones have twins."""
-        leaves, form = tree_flatten((args, kwargs))
-        tensors = [(place, leaf) for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        if (
-            (trace := self.begun()) is not None
-            and torch.is_grad_enabled()
-            and any(leaf.requires_grad for _, leaf in tensors)
-        ):
+        tensors = list(tensors_in((args, *kwargs.values())))
+        trace = self.begun()
+        if trace is not None and torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
             trace.add(NODE)
-        mode = next((leaf.fake_mode for _, leaf in tensors if isinstance(leaf, FakeTensor)), None)
+        mode = next((one.fake_mode for one in tensors if isinstance(one, FakeTensor)), None)
         if mode is None:
             return func(*args, **kwargs)
-        real = {}
-        for place, leaf in tensors:
-            if type(leaf) in (torch.Tensor, torch.nn.Parameter):
-                leaves[place] = twin = self.twins.of(leaf, mode)
-                real[id(twin)] = leaf
-        if real:
-            args, kwargs = tree_unflatten(leaves, form)
+        real: dict[int, torch.Tensor] = {}
+
+        def fake(one: torch.Tensor) -> torch.Tensor:
+            if type(one) not in (torch.Tensor, torch.nn.Parameter):
+                return one
+            twin = self.twins.of(one, mode)
+            real[id(twin)] = one
+            return twin
+
+        if not all(isinstance(one, FakeTensor) for one in tensors):
+            args, kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))
         out = self.answers.give(mode, func, types, args, kwargs)
         return real.get(id(out), out)  # itself, if it was changed in place
 
@@ -180,3 +180,12 @@ class Live(TorchDispatchMode):
         """The peak of every stage, by name."""
         self.stages[-1].ends = self.clock
         return peaks(self.log, self.stages, self.clock)
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among an operator's arguments, and in lists of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
