@@ -180,8 +180,8 @@ def page(rows: list[dict[str, Any]], found: dict[str, Any], command: str, around
         f"{found['compared']} of {found['cells']} cells were compared (the others are named below, with "
         "the reason): median error "
         f"{percent(found['median_error'])[1:]}, worst {percent(found['worst_error'])[1:]} (worst in bytes "
-        f"{mb(found['worst_error_bytes'])} MB). {found['out_of_bounds']} lie beyond {WORST:.0%} and beyond "
-        f"{mb(WORST_BYTES)} MB at once; the aim is none, and a median of at most {MEDIAN:.0%}.",
+        f"{mb(found['worst_error_bytes'])} MB). Beyond {WORST:.0%} and {mb(WORST_BYTES)} MB at once: "
+        f"{found['out_of_bounds']}; the aim is none, and a median of at most {MEDIAN:.0%}.",
         f"A prediction took {found['median_seconds']:.1f} s of one core in the median and "
         f"{found['worst_seconds']:.1f} s at most (aim: {SECONDS:g} s, "
         f"the first one holds the imports); the predictor's process held {mb(found['predictor_bytes'])} MB at most "
