@@ -77,6 +77,13 @@ def test_forms_that_differ_have_answers_of_their_own() -> None:
     assert answers.give(FAKES, aten.mul.Tensor, (), (fake_like(GRID.int()), 2.0), {}).dtype == torch.float32
 
 
+def test_a_view_that_counts_from_the_storages_begin_stays_there() -> None:
+    answers, whole = Answers(), fake_like(torch.empty(8, 4))
+    for part in (whole[1:], whole[3:]):
+        out = answers.give(FAKES, aten.as_strided.default, (), (part, [4], [1], 2), {})
+        assert out.storage_offset() == 2
+
+
 def test_bytes_of_a_form() -> None:
     assert bytes_of((6, 4), (4, 1), torch.float32) == 96
     assert bytes_of((6, 4), (1, 6), torch.float16) == 48

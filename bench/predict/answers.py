@@ -44,7 +44,7 @@ def key_of(func: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> tuple[Any,
     for value in (*args, *kwargs, *kwargs.values()):
         for one in (len(value), *value) if type(value) in (list, tuple) else (value,):
             if type(one) is FakeTensor:
-                parts += (one.shape, one.stride(), one.dtype)
+                parts += (one.shape, one.stride(), one.dtype, one.storage_offset())  # `as_strided` counts from 0
             elif type(one) in PLAIN:
                 parts += (type(one), one)
             else:
