@@ -63,6 +63,11 @@ def test_cells_and_warm_process_killed_from_outside(tmp_path: Path) -> None:
     eventually(lambda: gone(int((place["host"] / "pid").read_text())), 10)
 
 
+def hears_interrupts() -> None:
+    """A shell starts what it runs in the background, these tests it may be, deaf to Ctrl-C; children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Life:
     """One run that is interrupted, killed, finished, repeated and repaired; what was seen at each step."""
 
@@ -78,7 +83,8 @@ class Life:
         """Start the command and wait until its second cell is at work; the cell's process id."""
         (self.folder / "pid").unlink(missing_ok=True)
         process = subprocess.Popen([sys.executable, "-m", "bench", *self.tokens], stdout=subprocess.PIPE, text=True,
-                                   stderr=subprocess.PIPE, env=environment(), cwd=ROOT, start_new_session=True)  # fmt: skip
+                                   stderr=subprocess.PIPE, env=environment(), cwd=ROOT, start_new_session=True,
+                                   preexec_fn=hears_interrupts)  # fmt: skip
         eventually(lambda: (self.folder / "pid").exists() or process.poll() is not None)
         return process, int((self.folder / "pid").read_text())
 
