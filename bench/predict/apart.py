@@ -35,7 +35,7 @@ def apart(work: Callable[[], Any]) -> Any:
         text = pipe.read()
     _, status = os.waitpid(pid, 0)
     if not text:
-        raise RuntimeError(f"the rehearsal ended with exit code {os.waitstatus_to_exitcode(status)}")
+        raise RuntimeError(f"the forked process ended with exit code {os.waitstatus_to_exitcode(status)}")
     answer = json.loads(text)
     if "refusal" in answer:
         raise REFUSALS[answer["refusal"]](answer["words"])
