@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import ConfigDict
 
 from bench.config.frozen import Frozen
-from bench.config.schema import Readout, Task
+from bench.config.schema import Readout, Task, Template
 from bench.space import Space
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ class Answerer(Protocol):
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Scores, float64 array (rows, labels), larger is likelier, in the order given."""
+        ...
+
+    def through(self, template: Template) -> Answerer:
+        """The same adapted model asked through another prompt. Raises `Unsupported` where it reads no prompt."""
         ...
 
 

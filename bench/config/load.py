@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
+from bench.config.probes import ContaminationProbe, FormatProbe, Probes
 from bench.config.schema import (
     AXES,
     COUNTS,
@@ -180,6 +181,9 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "templates": Template,
         "run": RunSettings,
         "data": DataRef if model is Suite else DataSettings,
+        "probes": Probes,
+        "formats": FormatProbe,
+        "contamination": ContaminationProbe,
     }
     here = model
     for part in loc:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.config.frozen import Frozen, Whole, Word, safe_name
+from bench.config.probes import Probes
 from bench.errors import nearest
 
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
@@ -238,6 +239,7 @@ class Suite(Frozen):
     budget: Budget
     claims: dict[str, Claim] = Field(default_factory=dict, description="statements that cells of this suite test")
     foreach: bool = Field(False, description="AdamW works on all weights at once; a card always does so")
+    probes: Probes = Field(default_factory=Probes, description="what finished cells are asked beyond their score")
     gpu: Word | None = Field(None, description="target card: caps memory on a card, and `plan` says what fits")
     readout: Readout = "auto"
     precision: Precision = "auto"

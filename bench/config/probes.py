@@ -1,0 +1,63 @@
+"""What is probed after scoring: nothing here changes a cell's training, but `plant`, which makes cells of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from bench.config.frozen import Frozen, Whole
+
+
+class FormatProbe(Frozen):
+    """How far a score depends on how the prompt is written (Sclar et al. 2024; Lu et al. 2022; Zhao et al. 2021)."""
+
+    number: int = Field(10, ge=2, description="prompt formats asked; the first is the task's own")
+    items: int | None = Field(100, ge=1, description="test items asked in every format, first in hash order; null: all")
+    demonstrations: int = Field(4, ge=1, description="draws of demonstrations, each in an order of its own (few_shot)")
+    seed: int = Field(0, description="draws the formats; the same for every strategy of a run")
+
+
+class ContaminationProbe(Frozen):
+    """Whether a cell has seen its test items: perturbation, overlap and membership, with a planted leak as control."""
+
+    plant: list[Whole] = Field(
+        default_factory=list,
+        description="doses: for each, a cell trained on the test items so many times before its normal training",
+    )
+    items: int = Field(200, ge=20, description="test items drawn by the cell's seed, and as many controls beside them")
+    permutations: int = Field(10_000, ge=999, description="random permutations of a test")
+
+    @field_validator("plant", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        """`plant: 8` is `[8]`."""
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def doses(self) -> ContaminationProbe:
+        if (self.plant and min(self.plant) < 1) or len(set(self.plant)) != len(self.plant):
+            raise ValueError(f"plant holds doses of 1 or more, each once (the clean cell is dose 0), got {self.plant}")
+        return self
+
+
+class Probes(Frozen):
+    """Which probes run on every cell that is ok."""
+
+    formats: FormatProbe | None = Field(None, description="prompt-format variance")
+    contamination: ContaminationProbe | None = Field(None, description="has the cell seen its test items?")
+
+    @model_validator(mode="before")
+    @classmethod
+    def named(cls, raw: Any) -> Any:
+        """`probes=formats,contamination` asks for both with their defaults; so does `true` or nothing for a value."""
+        if isinstance(raw, str):
+            raw = {name.strip(): {} for name in raw.split(",") if name.strip()}
+        if not isinstance(raw, dict):
+            return raw
+        return {key: {} if value is True else None if value is False else value for key, value in raw.items()}
+
+    @property
+    def asked(self) -> list[str]:
+        """Names of the probes asked for, in the order they run."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
