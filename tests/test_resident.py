@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from bench.measure.memory import resident
 from bench.models.parts import touch
 from bench.predict.heap import Heap, known
 from bench.process import ALLOCATOR
-from bench.records import Predicted, Status
+from bench.records import Phase, Predicted, Status
 from bench.store import read_result
 from bench.warm import host_environment
 
@@ -46,20 +47,26 @@ budget: {labels: 8, train_examples: 16}
 def test_resident_memory_of_a_cell_is_foretold(tmp_path: Path) -> None:
     (tmp_path / "resident.yaml").write_text(SUITE)
     tokens = [f"suite={tmp_path}/resident.yaml", f"results_dir={tmp_path}", f"reports_dir={tmp_path}", "threads=1"]
-    tokens += ["device=cpu"]
+    tokens += ["device=cpu", "seeds=3"]
     subprocess.run([sys.executable, "-m", "bench", "run", *tokens], check=True, capture_output=True)
     jobs = plan.make(load(tokens)).jobs
     with predictor() as one:
         told = {job.cell.strategy: Predicted.model_validate(one.ask(job, False)).phases["adapt"] for job in jobs}
         on_card = Predicted.model_validate(one.ask(jobs[0], True)).phases["adapt"]
     assert on_card.resident_bytes is None
-    for job in jobs:
-        result = read_result(Path(job.folder) / "result.json")
-        assert result.outcome.status == Status.ok
-        phase, foretold = result.phases["adapt"], told[job.cell.strategy].resident_bytes
-        assert phase.peak_rss_bytes is not None and phase.baseline_rss_bytes is not None and foretold is not None
-        assert foretold == pytest.approx(phase.peak_rss_bytes - phase.baseline_rss_bytes, rel=0.12), job.cell.strategy
-        assert foretold > told[job.cell.strategy].peak_bytes  # libraries and holes come on top of so small a model
+    for strategy, foretold in told.items():
+        results = [read_result(Path(job.folder) / "result.json") for job in jobs if job.cell.strategy == strategy]
+        assert {result.outcome.status for result in results} == {Status.ok}
+        # one process's heap may hold a tenth more than its twin's: the middle one of three is what is foretold
+        grown = statistics.median(grown_by(result.phases["adapt"]) for result in results)
+        assert foretold.resident_bytes == pytest.approx(grown, rel=0.12), strategy
+        assert foretold.resident_bytes > foretold.peak_bytes  # libraries and holes come on top of so small a model
+
+
+def grown_by(phase: Phase) -> int:
+    """Resident bytes at the peak over those at the phase's start."""
+    assert phase.peak_rss_bytes is not None and phase.baseline_rss_bytes is not None
+    return phase.peak_rss_bytes - phase.baseline_rss_bytes
 
 
 @glibc
