@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bench import identity
 from bench.config import Settings
-from bench.plan import Job
+from bench.plan import Job, asked_of
 from bench.records import CellInfo, Result, Status
-from bench.store import read_result
+from bench.store import probe_file, read_probe, read_result
 
 
 def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]:
@@ -33,6 +33,21 @@ def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]
     if rerun == "failed" and status != Status.ok:
         return False, None
     return not (rerun == "changed" and result.environment.get("code_digest") != code), None
+
+
+def answered(order: Job, settings: Settings, code: str) -> bool:
+    """Whether a probe has a record that stands: of the same options, and ended as a cell's record must have."""
+    assert order.probe is not None
+    try:
+        record = read_probe(probe_file(Path(order.folder), order.probe))
+    except (ValueError, OSError):
+        return False
+    if record.asked != asked_of(order) or record.outcome.status in (Status.error, Status.interrupted):
+        return False
+    if settings.rerun == "failed" and record.outcome.status not in (Status.ok, Status.unsupported):
+        return False
+    other = record.environment.get("code_digest") != code
+    return settings.rerun != "all" and not (settings.rerun == "changed" and other)
 
 
 def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...], float]:

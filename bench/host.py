@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.process import UNWRITABLE, can_fork, die_with_parent
+from bench.store import log_file
 
 if TYPE_CHECKING:
     from bench.models.base import Base
     from bench.plan import Job
+
+
+SHARED = ("plant", "adapt", "default", "probe")
+"""Phases that tell how far they are, again and again."""
 
 
 class Events:
@@ -69,27 +74,28 @@ def threads() -> int:
 
 
 def redirect_to_log(job: Job) -> None:
-    """From here on all output of this process is the cell's log.txt."""
-    folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    """From here on all output of this process is the cell's log.txt, or its probe's."""
+    path = log_file(Path(job.folder), job.probe)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
 
 
 def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
-    """Run the cell in this process; the exit code."""
+    """Run the cell, or a probe of it, in this process; the exit code."""
+    from bench.probing import run_probe
     from bench.worker import run_cell
 
     last = [-1.0]
 
     def tell(phase: str, share: float) -> None:
-        if phase not in ("adapt", "default") or share - last[0] >= 0.02 or share >= 1 or share < last[0]:
+        if phase not in SHARED or share - last[0] >= 0.02 or share >= 1 or share < last[0]:
             last[0] = share
             events.emit("progress", phase=phase, share=round(share, 3))
 
     redirect_to_log(job)
-    return UNWRITABLE if run_cell(job, load, tell) else 0
+    return UNWRITABLE if (run_probe if job.probe else run_cell)(job, load, tell) else 0
 
 
 def fork_one(job: Job, models: Models, events: Events) -> int:
@@ -140,7 +146,7 @@ def main(arguments: list[str]) -> int:
         import pyarrow.parquet  # noqa: F401
         import sklearn.linear_model  # noqa: F401
 
-        import bench.worker  # noqa: F401
+        import bench.probing  # noqa: F401
         from bench import registry
 
         registry.load()  # a user's own strategies are foreign code: only the cell that needs them imports them

@@ -20,11 +20,12 @@ import psutil
 from bench.errors import UserFault
 from bench.measure.environment import environment
 from bench.models.catalog import parse
-from bench.plan import Job
+from bench.plan import Job, asked_of
+from bench.probed import ProbeRecord
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
-from bench.store import read_result, write_record
+from bench.store import log_file, probe_file, read_probe, read_result, write_record
 from bench.warm import Host, children, kill, oom_kills
 
 WATCH_SECONDS = 0.05
@@ -39,7 +40,7 @@ class Show(Protocol):
 
     def progress(self, job: Job, phase: str, share: float) -> None: ...
 
-    def end(self, job: Job, result: Result) -> None: ...
+    def end(self, job: Job, result: Result | ProbeRecord) -> None: ...
 
 
 @dataclass
@@ -90,6 +91,35 @@ class Launcher:
         """One attempt at a cell; its record."""
         folder = Path(job.folder)
         make_room(folder)
+        try:
+            ended = self.served(job, folder / "result.json")
+        except KeyboardInterrupt:
+            self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
+            raise
+        if ended is not None:
+            self.write(job, *ended)
+        return read_result(folder / "result.json")
+
+    def probe(self, job: Job) -> ProbeRecord:
+        """Ask a finished cell what `job.probe` names; the probe's record. Nothing of the cell's own is touched.
+
+        Raises `UserFault` where the record cannot be written.
+        """
+        assert job.probe is not None
+        self.show.begin(job)
+        path = probe_file(Path(job.folder), job.probe)
+        try:
+            path.unlink(missing_ok=True)
+            if (ended := self.served(job, path)) is not None:
+                write_record(path, unanswered(job, *ended))
+        except OSError as error:
+            raise UserFault(f"cannot write {path}: {error.strerror}; finished cells are intact") from None
+        record = read_probe(path)
+        self.show.end(job, record)
+        return record
+
+    def served(self, job: Job, record: Path) -> tuple[Status, str] | None:
+        """Have the order carried out; outcome and reason where its process did not write `record` itself."""
         self.phase = "load"
         kills = oom_kills()
         try:
@@ -99,14 +129,12 @@ class Launcher:
             ending = Ending(-9, "the warm process ended before the cell began; it is started again for the next one")
         except KeyboardInterrupt:
             self.host.stop()
-            self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
             raise
         if ending.code == UNWRITABLE and ending.status is None:
-            raise UserFault(f"cannot write into {folder.parent}: {log_end(folder)}; finished cells are intact")
-        if not (folder / "result.json").is_file() or ending.status is not None:
-            status, reason = self.judge(ending, job, oom_kills() > kills)
-            self.write(job, status, reason)
-        return read_result(folder / "result.json")
+            raise UserFault(f"cannot write into {Path(job.folder).parent}: {log_end(job)}; finished cells are intact")
+        if record.is_file() and ending.status is None:
+            return None
+        return self.judge(ending, job, oom_kills() > kills)
 
     def watch(self, job: Job) -> Ending:
         """Wait for the cell's end; end it where it overruns its time or memory."""
@@ -163,7 +191,6 @@ class Launcher:
 
     def judge(self, ending: Ending, job: Job, kernel_killed: bool) -> tuple[Status, str]:
         """Outcome and reason of a cell that left no record."""
-        folder = Path(job.folder)
         if ending.status is not None and ending.reason is not None:
             return ending.status, ending.reason
         if kernel_killed:
@@ -171,7 +198,7 @@ class Launcher:
                 Status.out_of_memory,
                 f"the kernel killed it for want of memory{least(job)}: {REMEDY}, or use a larger machine",
             )
-        tail = f"; the log ends: {log_end(folder)}" if log_end(folder) else ""
+        tail = f"; the log ends: {log_end(job)}" if log_end(job) else ""
         if ending.reason is not None:
             return Status.error, ending.reason + tail
         if ending.code < 0:
@@ -210,13 +237,26 @@ def lost(status: Status) -> Used:
     )
 
 
+def unanswered(job: Job, status: Status, reason: str) -> ProbeRecord:
+    """The record of a probe whose process could not write its own."""
+    assert job.probe is not None
+    return ProbeRecord(
+        cell=job.cell.id,
+        probe=job.probe,
+        asked=asked_of(job),
+        outcome=Outcome(status=status, reason=reason),
+        environment=environment(job.threads),
+    )
+
+
 def make_room(folder: Path) -> None:
     """An empty folder for the cell; what a former attempt left goes, a damaged record is kept aside."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in ("result.json", "predictions.parquet", "log.txt"):
             (folder / old).unlink(missing_ok=True)
-        shutil.rmtree(folder / "adapted", ignore_errors=True)
+        for old in ("adapted", "probes"):
+            shutil.rmtree(folder / old, ignore_errors=True)
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
 
@@ -229,9 +269,9 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def log_end(folder: Path, characters: int = 300) -> str:
-    """The last words of a cell's log, in one line."""
-    path = folder / "log.txt"
+def log_end(job: Job, characters: int = 300) -> str:
+    """The last words of the log of a cell or its probe, in one line."""
+    path = log_file(Path(job.folder), job.probe)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.earlier import like
 from bench.plan import Job
+from bench.probed import ProbeRecord
 from bench.records import Result, Status
 
 STYLES = {Status.ok: "green", Status.unsupported: "yellow", Status.diverged: "yellow", Status.error: "red"}
@@ -26,8 +27,22 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def verdict(result: Result) -> str:
+def answer(record: ProbeRecord) -> str:
+    """A probe's end in a few words."""
+    if record.formats is not None:
+        values = sorted(one.scores[record.formats.metric] for one in record.formats.answers)
+        middle = statistics.median(values)
+        return f"{record.formats.metric} {middle:.3f} in the median of {len(values)} ({values[0]:.3f}–{values[-1]:.3f})"
+    if record.contamination is not None:
+        seen = [check.name for check in record.contamination.checks if check.verdict == "seen"]
+        return f"seen by {', '.join(seen)}" if seen else f"{len(record.contamination.checks)} checks, none sees a leak"
+    return f"{record.outcome.status}: {record.outcome.reason}"
+
+
+def verdict(result: Result | ProbeRecord) -> str:
     """A cell's end in a few words: its score with interval, or what happened."""
+    if isinstance(result, ProbeRecord):
+        return answer(result)
     if result.outcome.status != Status.ok or not result.scores:
         return f"{result.outcome.status}: {result.outcome.reason}"
     score = result.scores[result.cell.metric]
@@ -44,7 +59,19 @@ def name_of(job: Job, with_model: bool, with_labels: bool = False) -> str:
     """Task, strategy and seed; the model in front and the labels behind where a run has several."""
     model = f"{job.cell.model} " if with_model else ""
     labels = f" n{job.cell.budget.get('labels')}" if with_labels else ""
-    return f"{model}{job.cell.task} {job.cell.strategy} s{job.cell.seed}{labels}"
+    dose = f" planted {job.cell.plant}x" if job.cell.plant else ""
+    probe = f" {job.probe}" if job.probe else ""
+    return f"{model}{job.cell.task} {job.cell.strategy} s{job.cell.seed}{labels}{dose}{probe}"
+
+
+def key(job: Job) -> tuple[str, str | None]:
+    """What tells the orders of a run apart."""
+    return job.cell.id, job.probe
+
+
+def kind(job: Job) -> str:
+    """Orders of one kind are expected to take about as long."""
+    return f"{job.cell.strategy} {job.cell.plant} {job.probe}"
 
 
 class Clock:
@@ -63,8 +90,8 @@ class Clock:
     def end(self, job: Job) -> float:
         """A cell ended; its seconds."""
         seconds = time.monotonic() - self.begun
-        self.waiting = [j for j in self.waiting if j.cell.id != job.cell.id]
-        self.by_strategy[job.cell.strategy].append(seconds)
+        self.waiting = [j for j in self.waiting if key(j) != key(job)]
+        self.by_strategy[kind(job)].append(seconds)
         self.seconds.append(seconds)
         return seconds
 
@@ -72,7 +99,7 @@ class Clock:
         """Seconds left; None while nothing is known."""
         total = 0.0
         for job in self.waiting:
-            known = self.by_strategy.get(job.cell.strategy)
+            known = self.by_strategy.get(kind(job))
             expected = statistics.mean(known) if known else self.earlier.get(like(job.cell))
             if expected is None and not self.seconds:
                 return None
@@ -99,7 +126,7 @@ class Plain:
     def progress(self, job: Job, phase: str, share: float) -> None:
         pass
 
-    def end(self, job: Job, result: Result) -> None:
+    def end(self, job: Job, result: Result | ProbeRecord) -> None:
         seconds = self.clock.end(job)
         self.done += 1
         left = f", {clock(self.clock.left())} left" if self.done < self.total else ""
@@ -112,7 +139,7 @@ class Table_:
 
     def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
         self.jobs, self.clock = jobs, Clock(jobs, earlier)
-        self.results: dict[str, tuple[Result, float]] = {}
+        self.results: dict[tuple[str, str | None], tuple[Result | ProbeRecord, float]] = {}
         self.current: tuple[Job, str, float] | None = None
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self.table)
 
@@ -131,8 +158,8 @@ class Table_:
     def progress(self, job: Job, phase: str, share: float) -> None:
         self.current = (job, phase, share)
 
-    def end(self, job: Job, result: Result) -> None:
-        self.results[job.cell.id] = (result, self.clock.end(job))
+    def end(self, job: Job, result: Result | ProbeRecord) -> None:
+        self.results[key(job)] = (result, self.clock.end(job))
         self.current = None
 
     def shown(self) -> list[Job]:
@@ -148,15 +175,16 @@ class Table_:
         for job in self.shown():
             cell = job.cell
             state, style, took = "waiting", "dim", ""
-            if job.cell.id in self.results:
-                result, seconds = self.results[job.cell.id]
+            if key(job) in self.results:
+                result, seconds = self.results[key(job)]
                 state, style, took = verdict(result), STYLES.get(result.outcome.status, "red"), clock(seconds)
-            elif self.current is not None and self.current[0].cell.id == cell.id:
+            elif self.current is not None and key(self.current[0]) == key(job):
                 _, phase, share = self.current
-                state, style = f"{phase} {share:.0%}" if phase in ("adapt", "tune", "default") else phase, "bold"
+                state, style = f"{phase} {share:.0%}" if phase in ("plant", "adapt", "tune", "default", "probe") else phase, "bold"
                 took = clock(time.monotonic() - self.clock.begun)
             labels = str(cell.budget.get("labels"))
-            table.add_row(cell.model, cell.task, cell.strategy, labels, str(cell.seed), state, took, style=style)
+            name = " ".join(filter(None, [cell.strategy, cell.plant and f"planted {cell.plant}x", job.probe]))
+            table.add_row(cell.model, cell.task, name, labels, str(cell.seed), state, took, style=style)
         return table
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from bench import identity, registry
 from bench.cards import GIB, Card, card_named
 from bench.config import Budget, Request, Suite, Task
+from bench.config.probes import Probes
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault, unknown
@@ -58,6 +59,22 @@ class Job(Record):
     """Remarks for the record."""
     predicted: Predicted = Field(default_factory=Predicted)
     """What was foretold, for the record."""
+    probes: Probes = Field(default_factory=Probes)
+    """What it is asked once it is finished."""
+    probe: Literal["formats", "contamination"] | None = None
+    """Which of them this order is for; None: the cell itself."""
+
+
+def asked_of(job: Job) -> dict[str, Any]:
+    """The options of the probe an order is for, as its record keeps them; planting is other cells' business."""
+    assert job.probe is not None
+    options: dict[str, Any] = getattr(job.probes, job.probe).model_dump(mode="json", exclude={"plant", "strategies"})
+    return options
+
+
+def probing(job: Job) -> list[Job]:
+    """The orders for the probes of a cell, one each."""
+    return [job.model_copy(update={"probe": name}) for name in job.probes.asked]
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     strategies = registry.load(settings.adapters_path)
     variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
     check_sources(suite, variants)
+    check_probes(request, variants)
     models = {spec: parse(spec) for spec in models_of(suite)}
     source = choose_source(suite.tasks, settings.data)
     located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
@@ -120,8 +138,11 @@ def make(request: Request, on_target: bool = False) -> Planned:
                 others = variant.sources_of(name, suite.tasks)
                 precision = precision_of(task.precision or suite.precision, device, target)
                 for budget, seed in repeats(suite, variant):
-                    cell = cell_info(suite, name, models[spec], variant, budget, seed, (device, precision), located)
-                    jobs.append(make_job(request, cell, models[spec], variant, others, located))
+                    for dose in (0, *doses(suite, variant)):
+                        cell = cell_info(
+                            suite, name, models[spec], variant, budget, (seed, dose), (device, precision), located
+                        )
+                        jobs.append(make_job(request, cell, models[spec], variant, others, located))
     if not jobs:
         asked = ", ".join(suite.strategies)
         raise UserFault(
@@ -164,6 +185,31 @@ def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
                             f"strategies.{variant.name}.sources: {task} and {other} have each their own {key}; tasks "
                             "trained together need the same"
                         )
+
+
+def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
+    """Raise `UserFault` for probes that could never run: without stored weights, or planting what does not exist."""
+    probes = request.suite.probes
+    if probes.asked and not request.settings.keep_adapters:
+        raise UserFault(
+            f"probes.{probes.asked[0]} asks what a cell has stored, and keep_adapters=false stores nothing; allowed: "
+            "keep_adapters=true"
+        )
+    planted = probes.contamination.strategies if probes.contamination else None
+    known = {variant.name: variant for of_task in variants.values() for variant in of_task}
+    for name in planted or ():
+        if name not in known:
+            raise unknown("strategy in probes.contamination.strategies", name, known)
+        if not known[name].strategy.spends(known[name].options):
+            raise UserFault(f"probes.contamination.strategies: {name} trains nothing, so nothing can be planted in it")
+
+
+def doses(suite: Suite, variant: Variant) -> list[int]:
+    """How often cells of this strategy are planted; nothing for one that trains nothing."""
+    asked = suite.probes.contamination
+    if asked is None or not variant.strategy.spends(variant.options):
+        return []
+    return sorted(asked.plant) if asked.strategies is None or variant.name in asked.strategies else []
 
 
 def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
@@ -210,15 +256,15 @@ def cell_info(
     model: ModelRef,
     variant: Variant,
     budget: Budget,
-    seed: int,
+    repeat: tuple[int, int],
     computes: tuple[str, str],
     located: dict[str, Located],
 ) -> CellInfo:
     """A cell's identity in full, its id derived from everything that can change its result.
 
-    `computes`: device type and precision.
+    `repeat`: seed and dose of a planted leak; `computes`: device type and precision.
     """
-    task, own = suite.tasks[name], variant.options.checkpointing
+    task, own, (seed, dose) = suite.tasks[name], variant.options.checkpointing, repeat
     device, precision = computes
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
@@ -236,6 +282,8 @@ def cell_info(
         "checkpointing": suite.checkpointing if own is None else own,
         "foreach": suite.foreach,
         "limit": task.limit,
+        "plant": dose,
+        "plant_items": suite.probes.contamination.items if dose and suite.probes.contamination else None,
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
         "numerics": identity.NUMERICS,
@@ -257,7 +305,7 @@ def identified(measured: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in measured.items() if key not in LATER or value}
 
 
-LATER = ("checkpointing", "foreach")
+LATER = ("checkpointing", "foreach", "plant", "plant_items")
 """Axes that came after the first records."""
 
 
@@ -291,6 +339,7 @@ def make_job(
         folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
         threads=settings.threads,
+        probes=request.suite.probes,
         keep_adapters=settings.keep_adapters,
         memory_gib=cell.budget.get("memory_gib"),
         micro_batch=None if cell.micro_batch == "auto" else cell.micro_batch,

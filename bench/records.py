@@ -275,6 +275,10 @@ class CellInfo(Record):
     """Other tasks trained on together with this one: name -> digest of task and data."""
     limit: int | None = None
     """Test rows scored, where the suite limits them."""
+    plant: int = 0
+    """How often it was trained on its test items before its normal training: a positive control, never ranked."""
+    plant_items: int | None = None
+    """So many test items, drawn by the seed from all of the split; they are what a planted cell is scored on."""
     model_fingerprint: str
     """What the model's bytes are: a checksum, or a pinned revision, or the recipe of random weights."""
     task_digest: str

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import live, plan
 from bench.config import Request
-from bench.earlier import earlier_seconds, finished
+from bench.earlier import answered, earlier_seconds, finished
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.launch import Launcher, set_aside
@@ -47,6 +47,7 @@ def execute(request: Request, console: Console) -> list[Result]:
             for ref in planned.models.values():
                 ensure(ref, say)
             run_all(request, foretold(request, planned, todo, say), run_dir, console)
+        probe_all(request, planned, run_dir, console)
         results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
     pages = render(request)
     say(pages.headline)
@@ -133,6 +134,29 @@ def run_all(request: Request, todo: list[Job], run_dir: Path, console: Console) 
             for i, job in enumerate(todo):
                 launcher.run(job)
                 if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
+                    render(request)
+        finally:
+            launcher.stop()
+
+
+def probe_all(request: Request, planned: Planned, run_dir: Path, console: Console) -> None:
+    """Ask every finished cell what was asked for and has no answer yet, each on what it has stored; then render."""
+    settings = request.settings
+    orders = [
+        order
+        for job in planned.jobs
+        if read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
+        for order in plan.probing(job)
+        if not answered(order, settings, code_digest())
+    ]
+    if not orders:
+        return
+    with live.make(console, orders, {}) as show:
+        launcher = Launcher(run_dir, settings.run.cell_seconds, show)
+        try:
+            for i, order in enumerate(orders):
+                launcher.probe(order)
+                if i + 1 < len(orders) and orders[i + 1].cell.task != order.cell.task:
                     render(request)
         finally:
             launcher.stop()

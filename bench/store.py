@@ -6,11 +6,15 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from bench.errors import UserFault
+from bench.probed import PROBE_VERSION, ProbeRecord
 from bench.records import SCHEMA_VERSION, PlanFile, Record, Result
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
@@ -39,18 +43,37 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_result(path: Path) -> Result:
     """Read one `result.json`. Raises `ValueError` with one sentence where it is damaged or of another schema."""
+    return _read(path, Result, SCHEMA_VERSION)
+
+
+def _read(path: Path, kind: type[AnyRecord], wanted: int) -> AnyRecord:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema_version {version!r}, this version reads {SCHEMA_VERSION}")
+    if version != wanted:
+        raise ValueError(f"{path}: schema_version {version!r}, this version reads {wanted}")
     try:
-        return Result.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def probe_file(folder: Path, probe: str) -> Path:
+    """Where the record of a cell's probe lies."""
+    return folder / "probes" / f"{probe}.json"
+
+
+def log_file(folder: Path, probe: str | None = None) -> Path:
+    """Where a cell's output goes, or that of one of its probes."""
+    return folder / "log.txt" if probe is None else folder / "probes" / f"{probe}.log.txt"
+
+
+def read_probe(path: Path) -> ProbeRecord:
+    """Read the record of a probe. Raises `ValueError` with one sentence where it is damaged or of another schema."""
+    return _read(path, ProbeRecord, PROBE_VERSION)
 
 
 def read_plan(path: Path) -> PlanFile:

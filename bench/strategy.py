@@ -165,6 +165,8 @@ class Plan:
     groups: list[ParamGroup] = field(default_factory=list)
     examples: Callable[[], Examples] | None = None
     """What is trained on, encoded; once, before the first step."""
+    reread: Callable[[Rows], Examples] | None = None
+    """Other rows of the cell's own task, encoded as its training rows are: for a planted leak."""
     wants: Callable[[int, float], bool] | None = None
     """(group, progress in 0..1) -> whether a batch of this group is trained on now; None: always."""
     mixed: int = 0

@@ -25,11 +25,13 @@ from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
 from bench.outcomes import outcome_of, refuse_what_is_missing
 from bench.plan import Job
+from bench.probes.membership import members
 from bench.recording import Recorder
 from bench.records import Status
 from bench.space import Space
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import adapt
+from bench.train.plant import plant, planting_budget
 from bench.tune.choose import Tuner
 
 if TYPE_CHECKING:
@@ -57,11 +59,13 @@ class Cell(Recorder):
         with self.ledger.phase("load"):
             base = self.prepare_base()
             context, rows = self.opened(base)
+        test = drawn_test(self.job, rows) if cell.plant else rows.test
         base_parameters = count(list(base.module.parameters()))
         seed_everything(cell.seed)
+        plan = self.planted(base, context, test) if cell.plant else None
         meter = Meter(self.budget, cell.device, tick=lambda share: self.tell("adapt", share))
         with self.ledger.phase("adapt", meter):
-            plan = self.prepared(base, context)
+            plan = plan or self.prepared(base, context)
             meter.watch(plan.seen)
             trained = adapt(plan, context, meter)
         meter.unwatch()
@@ -69,13 +73,25 @@ class Cell(Recorder):
         watch = Meter(None, cell.device, tick=lambda _: self.tell("predict", 0.0))
         watch.watch(plan.seen)
         with self.ledger.phase("predict", watch):
-            scores = plan.answer.predict(rows.test.fields, watch)
+            scores = plan.answer.predict(test.fields, watch)
         watch.unwatch()
-        self.record_scores(scores, rows.test, plan)
+        self.record_scores(scores, test, plan)
         self.record_parameters(plan, base_parameters)
         if self.options != defaults:
             del plan, base
-            self.score_defaults(defaults, context, rows.test)
+            self.score_defaults(defaults, context, test)
+
+    def planted(self, base: Base, context: TaskContext, test: Rows) -> Plan:
+        """A plan that has been trained on its test items already: a phase of its own, outside the budget."""
+        dose, device = self.job.cell.plant, self.job.cell.device
+        meter = Meter(planting_budget(test, dose), device, tick=lambda share: self.tell("plant", share))
+        with self.ledger.phase("plant", meter):
+            plan = self.prepared(base, context)
+            meter.watch(plan.seen)
+            plant(plan, context, test, meter)
+            meter.unwatch()
+        self.notes.append(f"planted: trained on its {len(test)} test items {dose} times before its normal training")
+        return plan
 
     def tune(self) -> None:
         """Choose the options by cross-validation within the labels; the record tells how."""
@@ -192,6 +208,13 @@ def rows_of(name: str, task: Task, located: dict[str, Any]) -> TaskRows:
     """A task's rows from the files its job names."""
     files = {k: tuple(Path(p) for p in v) for k, v in located["files"].items()}
     return read(name, task, Located(located["source"], files, located["fingerprint"]))
+
+
+def drawn_test(job: Job, rows: TaskRows) -> Rows:
+    """The test items that a planted cell is trained and scored on, drawn by its seed from all of the split."""
+    assert job.cell.plant_items is not None
+    drawn, _ = members(len(rows.pool), job.cell.plant_items, job.cell.seed)
+    return rows.pool.take(drawn)
 
 
 def untunable(budget: Budget, context: TaskContext, space: Space) -> str | None:

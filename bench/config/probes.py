@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.config.frozen import Frozen, Whole
+from bench.config.frozen import Frozen, Whole, Word
 
 
 class FormatProbe(Frozen):
@@ -25,6 +25,7 @@ class ContaminationProbe(Frozen):
         default_factory=list,
         description="doses: for each, a cell trained on the test items so many times before its normal training",
     )
+    strategies: list[Word] | None = Field(None, description="strategies that are planted; by default all that train")
     items: int = Field(200, ge=20, description="test items drawn by the cell's seed, and as many controls beside them")
     permutations: int = Field(10_000, ge=999, description="random permutations of a test")
 
@@ -33,6 +34,12 @@ class ContaminationProbe(Frozen):
     def one_or_several(cls, value: Any) -> Any:
         """`plant: 8` is `[8]`."""
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def comma_separated(cls, value: Any) -> Any:
+        """`strategies: lora,full` is a list of two."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def doses(self) -> ContaminationProbe:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from bench.probed import ProbeRecord
 from bench.records import CellInfo, PlanFile, Result, Score, Status
 from bench.report.format import finite
-from bench.store import read_plan, read_result
+from bench.store import read_plan, read_probe, read_result
 
 NOT_RUN = "not_run"
 DAMAGED = "damaged"
@@ -36,6 +37,8 @@ class CellView:
     status: str
     reason: str | None = None
     result: Result | None = None
+    probes: dict[str, ProbeRecord] = field(default_factory=dict)
+    """Records of its probes, by name."""
     other_code: bool = False
     """Made by other code than the run's `code_digest`, while some other record was made by that."""
 
@@ -56,9 +59,12 @@ class Run:
 
     plan: PlanFile
     cells: list[CellView]
+    """Clean cells: all that a table may hold."""
     code_digest: str | None
     other_code: int = 0
     """Records made by other code than `code_digest`. Where that is all of them, no cell is marked."""
+    planted: list[CellView] = field(default_factory=list)
+    """Cells trained on their own test items on purpose: controls of the contamination checks, in no table."""
 
     @cached_property
     def statuses(self) -> Counter[str]:
@@ -78,7 +84,8 @@ def collect(run_dir: Path, code_digest: str | None = None) -> Run:
     other = sum(cell.other_code for cell in cells)
     if other == sum(cell.result is not None for cell in cells):  # a mark on every row would tell nobody anything
         cells = [replace(cell, other_code=False) for cell in cells]
-    return Run(plan, cells, digest, other)
+    clean, planted = ([cell for cell in cells if bool(cell.info.plant) is dosed] for dosed in (False, True))
+    return Run(plan, clean, digest, other, planted)
 
 
 def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
@@ -100,7 +107,20 @@ def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
     reason = result.outcome.reason
     if reason is None and result.outcome.status is not Status.ok:
         reason = "no reason was recorded"
-    return CellView(info, folder, result.outcome.status.value, reason, result, other)
+    return CellView(info, folder, result.outcome.status.value, reason, result, _probes(folder, info.id), other)
+
+
+def _probes(folder: Path, cell: str) -> dict[str, ProbeRecord]:
+    """The readable records of a cell's probes; one that is damaged or of another cell is as if it had not been asked."""
+    found = {}
+    for path in sorted((folder / "probes").glob("*.json")):
+        try:
+            record = read_probe(path)
+        except (ValueError, OSError, RecursionError):
+            continue
+        if record.cell == cell:
+            found[record.probe] = record
+    return found
 
 
 def _without_folder(message: str, run_dir: Path) -> str:

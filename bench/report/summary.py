@@ -235,8 +235,8 @@ def task_score(cells: list[CellView]) -> TaskScore:
     )
 
 
-ASIDE = ("default", "probe")
-"""Phases beside the way to the answers: defaults scored for comparison, and probes."""
+ASIDE = ("default", "plant", "probe")
+"""Phases beside the way to the answers: defaults scored for comparison, a planted leak, and probes."""
 
 
 def peak_memory(results: Iterable[Result]) -> Memory | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import count, freeze
 from bench.score.adapted import Adapted
@@ -113,6 +115,7 @@ def gradient_plan(
         module=module,
         groups=groups,
         examples=taught.examples,
+        reread=partial(taught.reread, context),
         mixed=len(context.sources),
         collate=taught.collate,
         loss=loss,
@@ -146,6 +149,12 @@ class Taught:
             labels += context.train.labels
             items += [(context.name, row) for row in context.train.index]
         return Examples(encoded, labels, items)
+
+    def reread(self, context: TaskContext, rows: Rows) -> Examples:
+        """Other rows of one of its tasks, as that task's first group."""
+        group = next(i for i, one in enumerate(self.contexts) if one.name == context.name)
+        encoded = [replace(e, group=group) for e in self.readers[group].encode(rows.fields)]
+        return Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
 
     def heads(self) -> list[nn.Parameter]:
         """Parameters of the fresh heads, each once, in the order of the tasks."""

@@ -1,0 +1,115 @@
+"""The child that asks a finished cell more than its score: on what it has stored, so that nothing is trained again."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.budget import Meter
+from bench.data.rows import TaskRows
+from bench.measure.environment import cores, environment
+from bench.models.build import build
+from bench.outcomes import outcome_of
+from bench.plan import Job, asked_of
+from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
+from bench.probes import contamination, formats
+from bench.records import Outcome, Result, Status
+from bench.recording import foreign
+from bench.score.adapted import Adapted
+from bench.score.readers import make_reader
+from bench.store import probe_file, read_result, write_record
+from bench.strategy import Answerer, Plan, TaskContext, Unsupported
+from bench.worker import Cell, Load, Tell, seed_everything
+
+
+class Asked(Cell):
+    """A finished cell, prepared again and asked."""
+
+    def ask(self) -> dict[str, Any]:
+        """What the probe found, by its field of `ProbeRecord`. Raises `Unsupported` where it cannot be asked."""
+        cell, folder = self.job.cell, Path(self.job.folder)
+        result = read_result(folder / "result.json")
+        options = self.options.model_copy(update=chosen(result))
+        with self.ledger.phase("load"):
+            base = self.prepare_base()
+            context, rows = self.opened(base)
+            seed_everything(cell.seed)
+            plan = self.prepared(base, context, options)
+            restore(plan, folder / "adapted")
+        meter = Meter(None, cell.device, tick=lambda _: self.tell("probe", 0.0))
+        meter.watch(plan.seen)
+        with self.ledger.phase("probe", meter):
+            if self.job.probe == "formats":
+                return {"formats": self.formats(plan, context, rows, meter)}
+            return {"contamination": self.contamination(plan, context, rows, meter)}
+
+    def formats(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> FormatFindings:
+        """The cell in other prompt formats."""
+        asked = self.job.probes.formats
+        assert asked is not None
+        return formats.ask(plan, context, rows.test, asked, meter)
+
+    def contamination(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> ContaminationFindings:
+        """Whether the cell has seen its test items; the base, where it is asked, is a fresh one."""
+        asked = self.job.probes.contamination
+        assert asked is not None
+        base = None if context.readout == "head" else lambda: self.base_answer(context)
+        return contamination.examine(plan, context, rows, asked, meter, base=base, dose=self.job.cell.plant)
+
+    def base_answer(self, context: TaskContext) -> Answerer:
+        """The base without adaptation, asked in the cell's own readout."""
+        base = build(self.job.model, self.job.cell.precision)
+        self.placed(base)
+        return Adapted(base.module, make_reader(base, context))
+
+
+def chosen(result: Result) -> dict[str, Any]:
+    """The options that tuning took, where the cell was tuned."""
+    tuning = result.tuning
+    return {} if tuning is None else tuning.trials[tuning.chosen].values
+
+
+def restore(plan: Plan, stored: Path) -> None:
+    """Give a freshly prepared plan what its cell learned. Raises `Unsupported` where that is not there."""
+    if plan.load is None:
+        raise Unsupported("this strategy cannot be loaded from what it stores, so a finished cell cannot be asked")
+    if stored.is_dir():
+        plan.load(stored)
+        return
+    if plan.groups or plan.search is not None:
+        raise Unsupported("its adapted weights were not kept: run it again with keep_adapters=true rerun=all")
+    with tempfile.TemporaryDirectory() as nothing:
+        plan.load(Path(nothing))
+
+
+def run_probe(job: Job, load: Load, tell: Tell) -> int:
+    """Ask one cell and write the probe's record. 0: a record was written; 1: it could not be written."""
+    torch.set_num_threads(job.threads or cores())
+    assert job.probe is not None
+    cell, found = Asked(job, load, tell), dict[str, Any]()
+    try:
+        found = cell.ask()
+        status, reason = Status.ok, None
+    except BaseException as error:
+        traceback.print_exc()
+        status, reason = outcome_of(error, job)
+    record = ProbeRecord(
+        cell=job.cell.id,
+        probe=job.probe,
+        asked=asked_of(job),
+        outcome=Outcome(status=status, reason=reason),
+        phase=cell.ledger.phases.get("probe"),
+        environment=environment(job.threads or cores()) | foreign(job),
+        **found,
+    )
+    try:
+        write_record(probe_file(Path(job.folder), job.probe), record)
+    except OSError as error:
+        print(f"cannot write the record: {error}", file=sys.stderr)
+        return 1
+    return 0
