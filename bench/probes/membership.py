@@ -1,9 +1,9 @@
 """Has a cell gained more on its test items than on like items that nobody trained on?
 
 The one statistic, named beforehand: the gain over the base of the gold label's log-probability in the training
-readout (log-softmax over the label scores), mean over test items less mean over their controls. It is the reference
-attack of Ye et al. 2022 (section 4.2, "attack R") and Mireshghallah et al. 2022, with the base as the reference model
-and the exact loss that training lowered.
+readout (log-softmax over the label scores), mean over test items less mean over their controls. A loss held against
+that of a model that has not seen the item is the attack of Watson et al. 2022 (difficulty calibration) and Ye et al.
+2022 (attack R); here the other model is the base itself, and the loss the very one that training lowered.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def paired(differences: ArrayLike, seed: int = 0, draws: int = DRAWS) -> Paired:
     """Test that the mean of differences is above 0: each sign is turned at random, as if the two of a pair were
     exchanged (Fisher 1935, section 21; the +1 of Phipson & Smyth 2010, eq. 2, so no p is 0).
 
-    The interval is Student's. What it can tell is (t at 95% + t at 80%) s / sqrt(n) (Cohen 1988, section 2.4).
+    The interval is Student's. What it can tell is (t at 95% + t at 80%) s / sqrt(n) (Cohen 1988, chapter 2).
     Raises `ValueError` for no difference or one that is not finite.
     """
     d = np.asarray(differences, dtype=float)
