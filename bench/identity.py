@@ -30,10 +30,13 @@ def digest(data: Any, length: int = 64) -> str:
 
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
-    apart = {"data", "model", "strategies", "batch", "sequence", "precision"}
+    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "pairs"}
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
+    for place, key in ((content, "label_cut"), (content, "number"), (content["splits"], "where")):
+        if place[key] is None:
+            del place[key]  # so did these
     return digest(content, 16)
 
 

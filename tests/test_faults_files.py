@@ -73,7 +73,11 @@ def test_the_unchanged_suite_file_is_fine(tmp_path: Path) -> None:
         ("splits: {train: train, test: test}", "splits: {train: train}", "'tasks.own.splits.test' is missing"),
         ("model: random:tiny-gpt2", "model: ${oc.env:HOME}", "${"),
         ("model: random:tiny-gpt2", "model: [", "suite file mine.yaml cannot be read"),
-        ("{path: ", "{hub: a/b, path: ", "names one of 'hub' (with an optional 'sample'), 'path' or 'random'"),
+        (
+            "{path: ",
+            "{hub: a/b, path: ",
+            "names one of 'hub' (with an optional 'sample'), 'path', 'random' or 'arithmetic'",
+        ),
         ("train: train, test: test", "train: train, test: train", "share rows of 'train'"),
         ("train: train, test: test", "train: train, test: dev", "no dev.parquet|.jsonl|.csv"),
         ("lora: {r: 2}", "lora: {rank: 2}", "unknown key 'strategies.lora.rank'"),

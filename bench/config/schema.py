@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.config.data import OPTIONS, compiles
+from bench.config.data import DataRef as DataRef
+from bench.config.data import Pairs as Pairs
+from bench.config.data import Splits as Splits
+from bench.config.data import Template as Template
 from bench.config.frozen import Frozen, Whole, Word, safe_name
 from bench.config.probes import Probes
 from bench.errors import nearest
@@ -23,74 +28,33 @@ FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
 
 
-class DataRef(Frozen):
-    """Where a task's rows come from: a hub data set (or its mirror, or our sample), or the user's own folder."""
-
-    hub: str | None = Field(None, description="`org/name` of a hub data set")
-    config: str | None = Field(None, description="the hub data set's configuration, e.g. `sst2`")
-    revision: str | None = Field(None, description="commit of the hub data set")
-    sample: str | None = Field(
-        None, description="file in suites/samples/ to use where neither mirror nor hub is at hand"
-    )
-    path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
-    random: int | None = Field(None, ge=4, description="so many rows of random letters, each as long as `sequence`")
-
-    @model_validator(mode="after")
-    def one_source(self) -> DataRef:
-        named = [k for k in ("path", "random") if getattr(self, k) is not None]
-        if len(named) > 1 or (named and (self.hub is not None or self.sample is not None)):
-            raise ValueError("a task's data names one of 'hub' (with an optional 'sample'), 'path' or 'random'")
-        if not named and self.hub is None and self.sample is None:
-            raise ValueError("a task's data needs 'hub', 'path', 'sample' or 'random'")
-        return self
-
-    @property
-    def own(self) -> bool:
-        """Whether the task is its own source, whatever the run's is."""
-        return self.path is not None or self.random is not None
-
-
-class Template(Frozen):
-    """A prompt: `pattern` with `{field}` places, and for each label the word whose probability stands for it."""
-
-    pattern: str = Field(description="text with {field} places; the label's word follows it directly")
-    verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
-
-
-class Splits(Frozen):
-    """Names of splits or slices of one: `train`, `train[:80%]`. Slices are disjoint by text."""
-
-    train: str
-    test: str
-    train_matches: str | None = Field(
-        None,
-        description="regular expression found in every training text used; the sample is exempt",
-    )
-
-    @field_validator("train_matches")
-    @classmethod
-    def is_a_pattern(cls, value: str | None) -> str | None:
-        """A pattern that does not compile is a fault of the suite, found before anything is read."""
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return value
-
-
 class Task(Frozen):
     """One task: rows, columns, labels, prompts and the metric."""
 
     data: DataRef
     splits: Splits
-    kind: Literal["classify"] = "classify"
+    kind: Literal["classify", "choose"] = Field(
+        "classify", description="the labels are the same for every row, or name the row's own options"
+    )
     objective: Literal["labels", "language"] = Field(
         "labels", description="training loss: over the labels' scores, or over every next token of the prompt"
     )
     columns: dict[str, str] = Field(
-        description="field -> data column; `label` is the label's column, the others are text"
+        description="field -> data column; `label` is the label's column, `options` holds the list of a row's options "
+        "(kind choose), the others are text"
     )
     labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
+    label_cut: float | None = Field(
+        None, description="the label's column holds numbers: below it the first label, above the second, at it no row"
+    )
+    number: str | None = Field(
+        None, description="kind choose: regular expression whose group is the right number in the label's column; the "
+        "options are it and wrong numbers computed from it"
+    )  # fmt: skip
+    judges: Literal["meaning", "form"] = Field(
+        "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
+    )
+    pairs: Pairs | None = Field(None, description="other wordings of the test rows, for the contamination probe")
     templates: list[Template] = Field(min_length=1, description="the first one is used")
     metric: Metric = "accuracy"
     positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
@@ -103,10 +67,17 @@ class Task(Frozen):
     sequence: int | None = Field(None, ge=8, description="longest input in tokens, instead of the suite's")
     precision: Precision | None = Field(None, description="this task's own precision instead of the suite's")
 
+    @field_validator("number")
+    @classmethod
+    def finds_a_number(cls, value: str | None) -> str | None:
+        """One group, which is the number."""
+        if compiles(value) is not None and re.compile(value or "").groups != 1:
+            raise ValueError("a pattern with one group, the number")
+        return value
+
     @model_validator(mode="after")
     def coherent(self) -> Task:
-        fields = set(self.columns)
-        if "label" not in fields or len(fields) < 2:
+        if "label" not in self.columns or len(self.columns) < 2:
             raise ValueError("columns needs 'label' and at least one text field")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels has a name twice: {self.labels}")
@@ -115,21 +86,46 @@ class Task(Frozen):
         if self.metric == "f1" and len(self.labels) != 2:
             raise ValueError(f"metric f1 is for two labels, got {len(self.labels)}; allowed: accuracy, matthews")
         for template in self.templates:
-            places = set(re.findall(r"\{(\w+)\}", template.pattern))
-            if stray := places - (fields - {"label"}):
-                raise ValueError(f"pattern names {sorted(stray)}, columns has {sorted(fields - {'label'})}")
-            if not places:
-                raise ValueError("pattern has no {field} place, so every item would read the same")
-            if set(template.verbalizer) != set(self.labels):
-                raise ValueError(f"verbalizer has {sorted(template.verbalizer)}, labels has {sorted(self.labels)}")
-            if len(set(template.verbalizer.values())) != len(self.labels) or "" in template.verbalizer.values():
-                raise ValueError("verbalizer words must be different from each other and not empty")
+            self._check(template)
+        return self
+
+    def _check(self, template: Template) -> None:
+        places = set(re.findall(r"\{(\w+)\}", template.pattern))
+        if stray := places - set(self.fields):
+            raise ValueError(f"pattern names {sorted(stray)}, columns has {sorted(self.fields)}")
+        if not places:
+            raise ValueError("pattern has no {field} place, so every item would read the same")
+        if set(template.verbalizer) != set(self.labels):
+            raise ValueError(f"verbalizer has {sorted(template.verbalizer)}, labels has {sorted(self.labels)}")
+        if len(set(template.verbalizer.values())) != len(self.labels) or "" in template.verbalizer.values():
+            raise ValueError("verbalizer words must be different from each other and not empty")
+
+    @model_validator(mode="after")
+    def of_its_kind(self) -> Task:
+        """What one kind or way of labelling needs and another has not."""
+        if self.kind == "classify" and (self.number is not None or self.data.arithmetic is not None):
+            raise ValueError("number and data.arithmetic make options to choose from: give kind: choose")
+        if self.kind == "choose":
+            if sum((OPTIONS in self.columns, self.number is not None, self.data.arithmetic is not None)) != 1:
+                raise ValueError("kind choose needs one of columns.options, number or data.arithmetic for its options")
+            if bad := [name for name in self.labels if not re.fullmatch(r"\w+", name) or name in self.columns]:
+                raise ValueError(f"with kind choose a label names a field of its own in patterns, got '{bad[0]}'")
+        if self.label_cut is not None and (len(self.labels) != 2 or self.kind != "classify"):
+            raise ValueError(f"label_cut cuts numbers into two labels, got {self.kind} with {len(self.labels)}")
+        if self.pairs is not None and (stray := set(self.pairs.columns) - set(self.text_columns)):
+            raise ValueError(f"pairs.columns names {sorted(stray)}; allowed: {sorted(self.text_columns)}")
         return self
 
     @property
+    def text_columns(self) -> dict[str, str]:
+        """Field -> column of the fields that are one text each, in the order the suite wrote them."""
+        apart = ("label", OPTIONS) if self.kind == "choose" else ("label",)
+        return {field: column for field, column in self.columns.items() if field not in apart}
+
+    @property
     def fields(self) -> list[str]:
-        """Text fields in the order the suite wrote them."""
-        return [name for name in self.columns if name != "label"]
+        """Text fields in the order the suite wrote them; a row's options come last, each under its label's name."""
+        return [*self.text_columns, *(self.labels if self.kind == "choose" else [])]
 
 
 class Budget(Frozen):

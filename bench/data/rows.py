@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.config.data import OPTIONS
 from bench.config.schema import Task
-from bench.data.sources import Located
+from bench.data.arithmetic import choice
+from bench.data.sources import PAIRS, Located
 from bench.data.splits import Slice, cut, parse, text_key
 from bench.data.tables import read_columns
-from bench.data.wording import did_you_mean
+from bench.data.values import Values, check_texts, choices, computed, halves, labels_of, those_where
 from bench.errors import UserFault
 
 
@@ -47,6 +49,10 @@ class TaskRows:
     located: Located
     train_matches: str | None = None
     """The pattern the training rows were chosen by."""
+    pool: Rows = field(default_factory=lambda: Rows([], [], []))
+    """All rows of the test split before `limit`: test items and controls of a contamination check come from here."""
+    wordings: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Row number of a row of the pool -> fields that say the same in other words (`Task.pairs`)."""
 
 
 def read(name: str, task: Task, located: Located) -> TaskRows:
@@ -58,9 +64,8 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
         UserFault: missing columns or splits, a label or text that cannot be used, train and test sharing rows of a
             split, or a split or slice without rows.
     """
-    if located.source == "random":
-        assert task.data.random is not None
-        return TaskRows(_random(task, task.data.random, 1), _random(task, task.data.random, 2), located)
+    if task.data.made:
+        return _made(task, located)
     train, test = parse(task.splits.train), parse(task.splits.test)
     whole = {base: _read_split(name, task, located, base) for base in dict.fromkeys((train.base, test.base))}
     if train.base == test.base:
@@ -69,11 +74,32 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     pattern = None if located.source == "sample" else task.splits.train_matches  # its splits are alike already
     if pattern is not None:
         parts[0] = _matching(name, parts[0], pattern)
-    if task.limit is not None and task.limit < len(parts[1]):
-        keys = [text_key(fields) for fields in parts[1].fields]
-        first = sorted(range(len(keys)), key=lambda i: (keys[i], i))[: task.limit]
-        parts[1] = parts[1].take(sorted(first))
-    return TaskRows(parts[0], parts[1], located, pattern)
+    wordings = _wordings(name, task, located, parts[1])
+    return TaskRows(parts[0], _limited(parts[1], task.limit), located, pattern, parts[1], wordings)
+
+
+def _limited(rows: Rows, limit: int | None) -> Rows:
+    if limit is None or limit >= len(rows):
+        return rows
+    keys = [text_key(fields) for fields in rows.fields]
+    return rows.take(sorted(sorted(range(len(keys)), key=lambda i: (keys[i], i))[:limit]))
+
+
+def _made(task: Task, located: Located) -> TaskRows:
+    """Rows that no file holds."""
+    if task.data.arithmetic is not None:
+        train, pool = (_arithmetic(task, task.data.arithmetic, split) for split in ("train", "test"))
+        return TaskRows(train, _limited(pool, task.limit), located, pool=pool)
+    assert task.data.random is not None
+    train, test = (_random(task, task.data.random, seed) for seed in (1, 2))
+    return TaskRows(train, test, located, pool=test)
+
+
+def _arithmetic(task: Task, rows: int, split: str) -> Rows:
+    """Word problems; the first text field holds the problem."""
+    first = next(iter(task.text_columns))
+    made = [choice(first, task.labels, number, split) for number in range(rows)]
+    return Rows([fields for fields, _ in made], [right for _, right in made], list(range(rows)))
 
 
 LETTERS_A_ROW = 16 * 1024
@@ -121,79 +147,59 @@ def _part(name: str, rows: Rows, part: Slice, text: str) -> Rows:
 def _read_split(name: str, task: Task, located: Located, base: str) -> Rows:
     paths = located.files[base]
     where = f"{paths[0]}" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    columns = list(dict.fromkeys(task.columns.values()))
+    columns = list(dict.fromkeys([*task.columns.values(), *(task.splits.where or {})]))
     values, index = read_columns(paths, columns, split=base if located.source == "sample" else None)
     if not index:
         raise UserFault(f"task '{name}': the split '{base}' is empty ({where}); allowed: at least one row")
-    place = f"task '{name}': {where} row "
-    texts = {field: values[task.columns[field]] for field in task.fields}
-    for field, column in texts.items():
-        _check_texts(column, index, place, task.columns[field])
-    labels = _labels(values[task.columns["label"]], index, task, place, paths[0])
+    if task.splits.where is not None:
+        kept = those_where(values, index, task.splits.where, f"task '{name}': {where}: ")
+        values, index = {column: [of[i] for i in kept] for column, of in values.items()}, [index[i] for i in kept]
+    return _rows(task, values, index, f"task '{name}': {where} row ", paths[0])
+
+
+def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) -> Rows:
+    """Checked rows from a split's values."""
+    texts = {field: values[column] for field, column in task.text_columns.items()}
+    for field_name, column in texts.items():
+        check_texts(column, index, place, task.columns[field_name])
     # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
-    stripped = ([text.strip() for text in column] for column in texts.values())
-    fields = [dict(zip(texts, row, strict=True)) for row in zip(*stripped, strict=True)]
-    return Rows(fields, labels, index)
+    texts = {name: [text.strip() for text in column] for name, column in texts.items()}
+    if OPTIONS in task.columns and task.kind == "choose":
+        name = task.columns[OPTIONS]
+        texts |= choices(values[name], index, task.labels, place, path, name)
+    fields = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+    given, name = values[task.columns["label"]], task.columns["label"]
+    if task.number is not None:
+        options, labels = computed(fields, given, index, task, place)
+        return Rows([row | more for row, more in zip(fields, options, strict=True)], labels, index)
+    if task.label_cut is None:
+        return Rows(fields, labels_of(given, index, task, place, path), index)
+    sides = halves(given, index, task.label_cut, place, name)
+    kept = [i for i, side in enumerate(sides) if side is not None]
+    return Rows([fields[i] for i in kept], [side for side in sides if side is not None], [index[i] for i in kept])
 
 
-def _check_texts(column: list[Any], index: list[int], place: str, name: str) -> None:
-    for row, value in zip(index, column, strict=True):
-        if not isinstance(value, str):
-            got = "null" if value is None else f"{type(value).__name__} {_short(value)}"
-        elif not value.strip():
-            got = "an empty text"
-        elif not _is_unicode(value):
-            got = f"a text with half a surrogate pair {ascii(value)[:60]}"
-        else:
-            continue
-        raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed: text that is not empty")
-
-
-def _is_unicode(text: str) -> bool:
-    # JSON can smuggle in half a surrogate pair; tokenizers and hashes fail on it later and less clearly.
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _labels(column: list[Any], index: list[int], task: Task, place: str, path: Path) -> list[int]:
-    positions = {label: i for i, label in enumerate(task.labels)}
-    spelled: dict[str, int] = dict(positions)
-    if path.suffix == ".csv" and not any(label.strip().lstrip("+-").isdigit() for label in task.labels):
-        # CSV has strings only, so there '1' may be position 1; unless names are numbers too, then only names count.
-        spelled.update({str(i): i for i in range(len(positions))})
-    found = []
-    for row, value in zip(index, column, strict=True):
-        label = _label(value, spelled, len(positions))
-        if label is None:
-            raise _bad_label(value, f"{place}{row}: column '{task.columns['label']}'", task.labels)
-        found.append(label)
+def _wordings(name: str, task: Task, located: Located, pool: Rows) -> dict[int, dict[str, str]]:
+    """The other wording of each row, found by its row number; the sample has none."""
+    if task.pairs is None or PAIRS not in located.files:
+        return {}
+    pairs, paths = task.pairs, located.files[PAIRS]
+    values, index = read_columns(paths, list(dict.fromkeys(pairs.columns.values())))
+    if pool.index[-1] >= len(index):
+        raise UserFault(
+            f"task '{name}': {paths[0]} has {len(index)} rows, and row {pool.index[-1]} of the test split has no other "
+            "wording there; allowed: as many rows (pairs)"
+        )
+    found: dict[int, dict[str, str]] = {row: {} for row in pool.index}
+    for field_name, column in pairs.columns.items():
+        given = [values[column][row] for row in pool.index]
+        check_texts(given, pool.index, f"task '{name}': {paths[0]} row ", column)
+        for row, text in zip(pool.index, given, strict=True):
+            match = re.search(pairs.finds, text) if pairs.finds else None
+            if pairs.finds and not (match and match[1] and match[1].strip()):
+                raise UserFault(f"task '{name}': {paths[0]} row {row}: '{pairs.finds}' finds nothing (pairs.finds)")
+            found[row][field_name] = (match[1] if match else text).strip()
     return found
-
-
-def _label(value: Any, spelled: dict[str, int], classes: int) -> int | None:
-    if isinstance(value, str):
-        return spelled.get(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # A column of integers becomes floats where a tool once saw a null in it: whole floats are integers.
-    return int(value) if 0 <= value < classes and value == int(value) else None
-
-
-def _bad_label(value: Any, place: str, labels: list[str]) -> UserFault:
-    hidden = " (this split's labels are hidden)" if value == -1 and not isinstance(value, bool) else ""
-    names = ", ".join(f"'{label}'" for label in labels)
-    got = "null" if value is None else _short(value)
-    return UserFault(
-        f"{place} holds label {got}{hidden}; allowed: 0 to {len(labels) - 1}, or {names}{did_you_mean(value, labels)}"
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def draw_labels(rows: Rows, n: int, seed: int, classes: int) -> Rows:

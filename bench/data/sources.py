@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bench
+from bench.config.data import Splits
 from bench.config.schema import Task
 from bench.config.settings import DataSettings
 from bench.data import hub
+from bench.data.arithmetic import VERSION
 from bench.data.splits import parse
 from bench.data.wording import listing
 from bench.errors import UserFault
 
 ENDINGS = (".parquet", ".jsonl", ".csv")
+PAIRS = ":pairs"
+"""Stands among a task's files for the other wordings of its test rows: no split's name, for it holds a colon."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """A task's files: `source` (mirror, hub, sample, path or random), split base name -> its files in order, digest.
+    """A task's files: `source` (mirror, hub, sample, path or what `Task.data.made` says), split base name -> its files
+    in order (and those of other wordings under `PAIRS`), digest.
 
     In a sample every split lies in the same file, its rows told apart by their `split` key. `fingerprint` is
     `sha256:<hex>` over the split names and the bytes of the needed files.
@@ -128,6 +133,8 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
     """
     if task.data.random is not None:
         return Located("random", {}, f"random:{task.data.random}:v2")
+    if task.data.arithmetic is not None:
+        return Located("arithmetic", {}, f"arithmetic:{task.data.arithmetic}:v{VERSION}")
     splits = needed(task)
     if task.data.path is not None:
         source, files = "path", _own(name, Path(task.data.path).expanduser(), splits)
@@ -139,7 +146,17 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
             files = hub.download(name, task.data, splits)
         else:
             files = _sampled(name, task, splits)
-    return Located(source, files, fingerprint(files))
+    return Located(source, files | _pairs(name, task, source, settings), fingerprint(files))
+
+
+def _pairs(name: str, task: Task, source: str, settings: DataSettings) -> dict[str, tuple[Path, ...]]:
+    """The file of other wordings, which no cell trains on and no fingerprint needs. The sample has none."""
+    pairs = task.pairs
+    if pairs is None or (source == "sample" and not pairs.data.own):
+        return {}
+    splits = Splits(train=pairs.split, test=pairs.split)
+    other = task.model_copy(update={"data": pairs.data, "splits": splits, "pairs": None})
+    return {PAIRS: locate(f"{name}.pairs", other, source, settings).files[pairs.split]}
 
 
 def fingerprint(files: dict[str, tuple[Path, ...]]) -> str:

@@ -1,0 +1,116 @@
+"""Where a task's rows come from, which of them are taken, and the prompt they are put into."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from bench.config.frozen import Frozen, Word
+
+MADE = ("random", "arithmetic")
+"""Forms of data that no file holds."""
+OPTIONS = "options"
+"""The field whose column lists a row's options, where a task is to choose."""
+
+
+class DataRef(Frozen):
+    """Where a task's rows come from: a hub data set (or its mirror, or our sample), or the user's own folder."""
+
+    hub: str | None = Field(None, description="`org/name` of a hub data set")
+    config: str | None = Field(None, description="the hub data set's configuration, e.g. `sst2`")
+    revision: str | None = Field(None, description="commit of the hub data set")
+    sample: str | None = Field(
+        None, description="file in suites/samples/ to use where neither mirror nor hub is at hand"
+    )
+    path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
+    random: int | None = Field(None, ge=4, description="so many rows of random letters, each as long as `sequence`")
+    arithmetic: int | None = Field(None, ge=20, description="so many word problems made by us, their answers computed")
+
+    @model_validator(mode="after")
+    def one_source(self) -> DataRef:
+        named = [k for k in ("path", *MADE) if getattr(self, k) is not None]
+        if len(named) > 1 or (named and (self.hub is not None or self.sample is not None)):
+            raise ValueError(
+                "a task's data names one of 'hub' (with an optional 'sample'), 'path', 'random' or 'arithmetic'"
+            )
+        if not named and self.hub is None and self.sample is None:
+            raise ValueError("a task's data needs 'hub', 'path', 'sample', 'random' or 'arithmetic'")
+        return self
+
+    @property
+    def own(self) -> bool:
+        """Whether the task is its own source, whatever the run's is."""
+        return self.path is not None or self.made is not None
+
+    @property
+    def made(self) -> str | None:
+        """The form of rows that are made, not read; None where files hold them."""
+        return next((form for form in MADE if getattr(self, form) is not None), None)
+
+
+class Template(Frozen):
+    """A prompt: `pattern` with `{field}` places, and for each label the word whose probability stands for it."""
+
+    pattern: str = Field(description="text with {field} places; the label's word follows it directly")
+    verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
+
+
+class Splits(Frozen):
+    """Names of splits or slices of one: `train`, `train[:80%]`. Slices are disjoint by text."""
+
+    train: str
+    test: str
+    train_matches: str | None = Field(
+        None,
+        description="regular expression found in every training text used; the sample is exempt",
+    )
+
+    where: dict[str, list[Word]] | None = Field(
+        None, min_length=1, description="column -> values: only rows that hold one of them, in both splits"
+    )
+
+    @field_validator("train_matches")
+    @classmethod
+    def is_a_pattern(cls, value: str | None) -> str | None:
+        """A pattern that does not compile is a fault of the suite, found before anything is read."""
+        return compiles(value)
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        """`{subject: anatomy}` is `{subject: [anatomy]}`, and a number is the word it is written as."""
+        if not isinstance(value, dict):
+            return value
+        several = {column: given if isinstance(given, list) else [given] for column, given in value.items()}
+        return {
+            column: [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in given]
+            for column, given in several.items()
+        }
+
+
+def compiles(value: str | None) -> str | None:
+    """A regular expression as it is; ValueError in words where it is none."""
+    try:
+        re.compile(value or "")
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return value
+
+
+class Pairs(Frozen):
+    """Other wordings of the test split: row n of `split` says what row n of the test split's file says."""
+
+    data: DataRef
+    split: str
+    columns: dict[str, str] = Field(min_length=1, description="field -> column that holds its other wording")
+    finds: str | None = Field(None, description="regular expression whose first group is the wording; null: all of it")
+
+    @field_validator("finds")
+    @classmethod
+    def is_a_pattern(cls, value: str | None) -> str | None:
+        """One group, which is taken."""
+        if compiles(value) is not None and re.compile(value or "").groups != 1:
+            raise ValueError("a pattern with one group, the wording")
+        return value
