@@ -30,10 +30,13 @@ def digest(data: Any, length: int = 64) -> str:
 
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
-    apart = {"data", "model", "strategies", "batch", "sequence", "precision"}
+    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "formats"}
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
+    for template in content["templates"]:
+        if not template["chat"]:
+            del template["chat"]  # this one too
     return digest(content, 16)
 
 

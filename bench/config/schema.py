@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Whole, Word, safe_name
 from bench.config.probes import Probes
 from bench.errors import nearest
@@ -55,6 +56,7 @@ class Template(Frozen):
 
     pattern: str = Field(description="text with {field} places; the label's word follows it directly")
     verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
+    chat: bool = Field(False, description="the pattern is the user's turn of the model's own chat template")
 
 
 class Splits(Frozen):
@@ -92,6 +94,7 @@ class Task(Frozen):
     )
     labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
     templates: list[Template] = Field(min_length=1, description="the first one is used")
+    formats: FormatMaterial | None = Field(None, description="what other prompt formats are made of (probes.formats)")
     metric: Metric = "accuracy"
     positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
     limit: int | None = Field(
@@ -124,6 +127,8 @@ class Task(Frozen):
                 raise ValueError(f"verbalizer has {sorted(template.verbalizer)}, labels has {sorted(self.labels)}")
             if len(set(template.verbalizer.values())) != len(self.labels) or "" in template.verbalizer.values():
                 raise ValueError("verbalizer words must be different from each other and not empty")
+        if self.formats is not None:
+            self.formats.check(self.fields, self.labels)
         return self
 
     @property
