@@ -109,9 +109,10 @@ def stages(base: Base, context: TaskContext, reader: Reader, options: AdapterFus
     """A group of examples for each adapter, and the task's own labels once more, last, for the attention."""
     from bench.train.plans import Taught
 
-    own = replace(context, sources=())
+    own = replace(context, sources=(), formats=())  # a group is an adapter, never a format
     if context.sources:
-        tasks = Taught.of(base, context, reader)
+        plain = tuple(replace(source, formats=()) for source in context.sources)
+        tasks = Taught.of(base, replace(context, sources=plain, formats=()), reader)
         return Taught([*tasks.contexts, own], [*tasks.readers, reader])
     parts = min(options.parts, len(context.train))
     if parts < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -63,7 +64,6 @@ class FewShot(Strategy):
         return {"template": Choice(tuple(range(len(task.templates)))), **drawn, "calibrate": Choice((False, True))}
 
     def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
-        from bench.data.rows import class_balanced
         from bench.score.adapted import Calibrated
         from bench.score.demonstrations import Demonstrations
         from bench.score.readers import VerbalizerReader
@@ -73,23 +73,43 @@ class FewShot(Strategy):
         if k > len(context.train):
             raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
         shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
-        notes = []
         pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)
-        if options.selection == "random":
-            # chosen by their gold labels, so that both labellings show the same texts
-            chosen = shuffled(
-                class_balanced(context.train, k, another(context.seed, options.demonstrations), context.classes),
-                another(context.seed, options.order) if options.order else None,
-            )
-            shown.rows = pool.take([pool.index.index(i) for i in chosen.index])
-            counts = [shown.rows.labels.count(c) for c in range(context.classes)]
-            notes.append(f"demonstrations by label: {counts}")
+        random = options.selection == "random"
+
+        def redrawn(number: int) -> Demonstrations | Calibrated:
+            """With the draw and the order `number` places after the cell's own."""
+            other = copy(shown)
+            other.rows = chosen(context, pool, k, options.demonstrations + number, options.order + number)
+            return Calibrated(other, context.task.fields) if options.calibrate else other
+
+        notes = []
+        if random:
+            shown.rows = chosen(context, pool, k, options.demonstrations, options.order)
+            notes.append(f"demonstrations by label: {[shown.rows.labels.count(c) for c in range(context.classes)]}")
         else:
             shown.choose = Retriever(pool, k, context.classes)
-        answer = Calibrated(shown, context.task.fields) if options.calibrate else shown
-        used = k if options.selection == "random" else len(context.train)
         rows = SaveRows(shown.rows)
-        return Plan(answer=answer, save=rows, load=rows.drawn_again, seen=[base.module], labels_used=used, notes=notes)
+        return Plan(
+            answer=Calibrated(shown, context.task.fields) if options.calibrate else shown,
+            save=rows,
+            load=rows.drawn_again,
+            seen=[base.module],
+            labels_used=k if random else len(context.train),
+            notes=notes,
+            redrawn=redrawn if random else None,
+        )
+
+
+def chosen(context: TaskContext, pool: Rows, k: int, draw: int, order: int) -> Rows:
+    """`k` demonstrations of this draw, in this order, with the labels they have in `pool`.
+
+    They are chosen by their gold labels, so that both labellings show the same texts.
+    """
+    from bench.data.rows import class_balanced
+
+    drawn = class_balanced(context.train, k, another(context.seed, draw), context.classes)
+    rows = shuffled(drawn, another(context.seed, order) if order else None)
+    return pool.take([pool.index.index(i) for i in rows.index])
 
 
 def another(seed: int, number: int) -> int:

@@ -30,13 +30,16 @@ def digest(data: Any, length: int = 64) -> str:
 
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
-    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "pairs"}
+    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "pairs", "formats"}
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
     for place, key in ((content, "label_cut"), (content, "number"), (content["splits"], "where")):
         if place[key] is None:
             del place[key]  # so did these
+    for template in content["templates"]:
+        if not template["chat"]:
+            del template["chat"]
     return digest(content, 16)
 
 

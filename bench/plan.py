@@ -11,8 +11,9 @@ from pydantic import Field
 
 from bench import identity, registry
 from bench.cards import GIB, Card, card_named
-from bench.config import Budget, Request, Suite, Task
+from bench.config import Budget, Request, Suite, Task, Template
 from bench.config.probes import Probes
+from bench.data.formats import candidates
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault, unknown
@@ -30,6 +31,8 @@ class SourceJob(Record):
     name: str
     task: Task
     located: dict[str, Any]
+    formats: list[Template] = Field(default_factory=list)
+    """As the job's."""
 
 
 class Job(Record):
@@ -45,6 +48,9 @@ class Job(Record):
     """Where the cell's own task stands among them."""
     wants_sources: bool = False
     """Whether it was to train on other tasks; a selection of one task may have left it none."""
+    formats: list[Template] = Field(default_factory=list)
+    """What the prompt formats trained on are taken from, the task's own first; empty: its own alone (see
+    `bench.data.formats.candidates`: which of them are turns of a chat matters once the tokenizer is there)."""
     model: str
     """The model as the user named it; for a local folder this is a path, which the cell does not hold."""
     folder: str
@@ -266,18 +272,21 @@ def cell_info(
     """
     task, own, (seed, dose) = suite.tasks[name], variant.options.checkpointing, repeat
     device, precision = computes
+    formats = trained_formats(suite, variant, [name, *variant.sources_of(name, suite.tasks)])
+    apart = {"checkpointing"} | (set() if formats else {"formats_in_training"})
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
         "metric": task.metric,
         "seed": seed,
-        "options": variant.options.model_dump(mode="json", exclude={"checkpointing"}),
+        "options": variant.options.model_dump(mode="json", exclude=apart),
         "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
         "precision": precision,
         "device": device,
         "batch": task.batch or suite.batch,
         "micro_batch": suite.micro_batch,
         "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
+        "formats_digest": formats_digest(formats),
         "sequence": task.sequence or suite.sequence,
         "checkpointing": suite.checkpointing if own is None else own,
         "foreach": suite.foreach,
@@ -305,8 +314,25 @@ def identified(measured: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in measured.items() if key not in LATER or value}
 
 
-LATER = ("checkpointing", "foreach", "plant", "plant_items")
+LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest")
 """Axes that came after the first records."""
+
+
+def trained_formats(suite: Suite, variant: Variant, tasks: list[str]) -> dict[str, list[Template]]:
+    """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing.
+
+    Raises `UserFault` where a task's material makes fewer.
+    """
+    number, probe = variant.options.formats_in_training, suite.probes.formats
+    if number == 1:
+        return {}
+    return {name: candidates(suite.tasks[name], number, probe.seed if probe else 0) for name in tasks}
+
+
+def formats_digest(formats: dict[str, list[Template]]) -> str | None:
+    """Digest of the templates of each task; None without any."""
+    told = {name: [t.model_dump(mode="json") for t in templates] for name, templates in formats.items()}
+    return identity.digest(told, 16) if told else None
 
 
 def sources_digests(suite: Suite, others: list[str], located: dict[str, Located]) -> dict[str, str]:
@@ -327,13 +353,17 @@ def make_job(
 ) -> Job:
     """The worker's order for a cell."""
     settings, tasks = request.settings, request.suite.tasks
+    formats = trained_formats(request.suite, variant, [cell.task, *others])
     return Job(
         cell=cell,
         task=tasks[cell.task],
         model=model.spec,
         options=variant.options.model_dump(mode="json"),
         located=sent(located[cell.task]),
-        sources=[SourceJob(name=name, task=tasks[name], located=sent(located[name])) for name in others],
+        sources=[
+            SourceJob(name=n, task=tasks[n], located=sent(located[n]), formats=formats.get(n, [])) for n in others
+        ],
+        formats=formats.get(cell.task, []),
         wants_sources=bool(variant.sources),
         position=sum(name < cell.task for name in others),
         folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),

@@ -273,6 +273,8 @@ class CellInfo(Record):
     """Whether AdamW worked on all weights at once on a CPU, as it does on a card."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
+    formats_digest: str | None = None
+    """Digest of the prompt formats trained on, where they are several (`formats_in_training`)."""
     limit: int | None = None
     """Test rows scored, where the suite limits them."""
     plant: int = 0

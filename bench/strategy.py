@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from bench.config.frozen import Frozen
 from bench.config.schema import Readout, Task, Template
@@ -47,6 +47,8 @@ class Options(Frozen):
     """How the answer is read: `head`, `verbalizer`, or `auto` (the suite's, else what model and strategy allow)."""
     checkpointing: bool | None = None
     """Drop activations and compute them again for the backward pass; None: as the suite says."""
+    formats_in_training: int = Field(1, ge=1)
+    """Train on a mixture of so many prompt formats: the first ones of the sample drawn with `probes.formats.seed`."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class TaskContext:
     """Where the cell computes: `cpu` or `cuda`."""
     foreach: bool = False
     """Whether AdamW works on all weights at once, as it does on a card anyway."""
+    formats: tuple[Template, ...] = ()
+    """All prompt formats to train on, the task's own first, where they are several; empty: its own alone."""
 
     def with_template(self, number: int) -> TaskContext:
         """Asked through the task's template of this number. Raises `Unsupported` where it has fewer."""
@@ -171,6 +175,10 @@ class Plan:
     """(group, progress in 0..1) -> whether a batch of this group is trained on now; None: always."""
     mixed: int = 0
     """Other tasks it trains on beside its own."""
+    formats: int = 1
+    """Prompt formats it trains on, of every task."""
+    redrawn: Callable[[int], Answerer] | None = None
+    """Number -> the same strategy with another draw and order of demonstrations; 0: its own. None: it has none."""
     collate: Callable[[Sequence[Any]], Any] | None = None
     """Encoded examples to one padded batch with a `shape` (rows, padded length)."""
     loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None

@@ -17,6 +17,7 @@ import torch
 from bench import registry
 from bench.budget import Meter
 from bench.config.schema import Budget, Task
+from bench.data.formats import spoken
 from bench.data.rows import Rows, TaskRows, draw_labels, read
 from bench.data.sources import Located
 from bench.measure.environment import cores
@@ -28,6 +29,7 @@ from bench.plan import Job
 from bench.probes.membership import members
 from bench.recording import Recorder
 from bench.records import Status
+from bench.score.chat import speaks
 from bench.space import Space
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import adapt
@@ -150,9 +152,19 @@ class Cell(Recorder):
     def opened(self, base: Base) -> tuple[TaskContext, TaskRows]:
         """What the strategy may see, and all rows. Raises `Unsupported` where the strategy's needs are not met."""
         rows = rows_of(self.job.cell.task, self.job.task, self.job.located)
-        context = self.context(rows)
+        context = self.in_formats(self.context(rows), base)
         refuse_what_is_missing(self.strategy, base, context)
         return context, rows
+
+    def in_formats(self, context: TaskContext, base: Base) -> TaskContext:
+        """With the prompt formats to train on that this model can read, of the task and of its sources."""
+        wanted = self.options.formats_in_training
+        if wanted == 1:
+            return context
+        of = {s.name: s.formats for s in self.job.sources} | {context.name: self.job.formats}
+        read = {name: spoken(templates, wanted, speaks(base)) for name, templates in of.items()}
+        sources = tuple(replace(s, formats=read[s.name]) for s in context.sources)
+        return replace(context, sources=sources, formats=read[context.name])
 
     def prepared(self, base: Base, context: TaskContext, options: Options | None = None) -> Plan:
         """The strategy's plan. Raises `Unsupported` where it cannot work here or on these tasks."""
@@ -162,6 +174,11 @@ class Cell(Recorder):
         if context.sources and not plan.mixed:
             raise Unsupported(
                 f"{self.strategy.name} trains on one task only: take away its sources, or use lora or full"
+            )
+        if len(context.formats) > plan.formats:
+            raise Unsupported(
+                f"{self.strategy.name} does not train on several prompt formats: take away formats_in_training, or use "
+                "lora or full"
             )
         if self.job.cell.checkpointing and plan.groups:
             checkpointed(base)

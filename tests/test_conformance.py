@@ -113,6 +113,7 @@ def test_the_label_budget_holds(name: str, family: str, readout: str) -> None:
         "position",
         "device",
         "foreach",
+        "formats",
     }
     test = {tuple(f.values()) for f in tiny.rows().test.fields}
     assert not test & {tuple(f.values()) for f in done.context.train.fields}

@@ -1,5 +1,6 @@
 """Reading what the user asked for: command-line tokens and suite files become a frozen `Suite` and `Settings`."""
 
+from bench.config.formats import FormatMaterial, Wording
 from bench.config.load import Request, load, suite_names
 from bench.config.schema import AXES, Budget, DataRef, Suite, Task, Template
 from bench.config.settings import DataSettings, Settings
@@ -9,11 +10,13 @@ __all__ = [
     "Budget",
     "DataRef",
     "DataSettings",
+    "FormatMaterial",
     "Request",
     "Settings",
     "Suite",
     "Task",
     "Template",
+    "Wording",
     "load",
     "suite_names",
 ]

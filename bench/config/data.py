@@ -55,6 +55,7 @@ class Template(Frozen):
 
     pattern: str = Field(description="text with {field} places; the label's word follows it directly")
     verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
+    chat: bool = Field(False, description="the pattern is the user's turn of the model's own chat template")
 
 
 class Splits(Frozen):

@@ -12,6 +12,7 @@ from bench.config.data import DataRef as DataRef
 from bench.config.data import Pairs as Pairs
 from bench.config.data import Splits as Splits
 from bench.config.data import Template as Template
+from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Whole, Word, safe_name
 from bench.config.probes import Probes
 from bench.errors import nearest
@@ -56,6 +57,7 @@ class Task(Frozen):
     )
     pairs: Pairs | None = Field(None, description="other wordings of the test rows, for the contamination probe")
     templates: list[Template] = Field(min_length=1, description="the first one is used")
+    formats: FormatMaterial | None = Field(None, description="what other prompt formats are made of (probes.formats)")
     metric: Metric = "accuracy"
     positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
     limit: int | None = Field(
@@ -87,6 +89,8 @@ class Task(Frozen):
             raise ValueError(f"metric f1 is for two labels, got {len(self.labels)}; allowed: accuracy, matthews")
         for template in self.templates:
             self._check(template)
+        if self.formats is not None:
+            self.formats.check(self.fields, self.labels)
         return self
 
     def _check(self, template: Template) -> None:

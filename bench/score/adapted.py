@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bench.budget import Meter
+from bench.config.schema import Template
 from bench.score.batch import Encoded
 from bench.score.readers import Reader
 from bench.strategy import Answerer, Diverged
@@ -55,6 +56,10 @@ class Adapted:
         encoded = self.reader.encode(fields)
         return scored(encoded, meter, lambda part: (b := self.reader.collate(part), b.shape), self._scores)
 
+    def through(self, template: Template) -> Adapted:
+        """The same module asked through another prompt. Raises `Unsupported` where the reader reads none."""
+        return Adapted(self.module, self.reader.through(template))
+
     def _scores(self, batch: Any) -> torch.Tensor:
         return self.reader.scores(self.module, batch)
 
@@ -76,6 +81,10 @@ def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, c
     return out
 
 
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""Inputs that say nothing (Zhao et al. 2021, section 4)."""
+
+
 @dataclass
 class Calibrated:
     """Contextual calibration (Zhao et al. 2021, section 4): divide each label's probability by what the same
@@ -83,17 +92,32 @@ class Calibrated:
 
     inner: Answerer
     fields: list[str]
-    content_free: tuple[str, ...] = ("N/A", "[MASK]", "")
+    content_free: tuple[str, ...] = CONTENT_FREE
 
     @property
     def truncated(self) -> int:
         return self.inner.truncated
 
+    def through(self, template: Template) -> Calibrated:
+        """Asked through another prompt, which is calibrated by its own bias."""
+        return Calibrated(self.inner.through(template), self.fields, self.content_free)
+
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Calibrated log-probabilities over the labels, (rows, labels)."""
-        blank = [dict.fromkeys(self.fields, text) for text in self.content_free]
-        bias = np.log(np.exp(normalised(self.inner.predict(blank, meter))).mean(0))
-        return normalised(self.inner.predict(fields, meter)) - bias
+        free = self.inner.predict(blank(self.fields, self.content_free), meter)
+        return unbiased(self.inner.predict(fields, meter), free)
+
+
+def blank(fields: Sequence[str], content_free: Sequence[str] = CONTENT_FREE) -> list[dict[str, str]]:
+    """Rows that hold nothing but content-free text, one a text."""
+    return [dict.fromkeys(fields, text) for text in content_free]
+
+
+def unbiased(scores: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Log-probabilities (rows, labels) less the log of the mean probability (labels) of the content-free rows `free`,
+    scored by the same prompt: W = diag(p_cf)^-1, b = 0 (Zhao et al. 2021, section 4)."""
+    bias: np.ndarray = np.log(np.exp(normalised(free)).mean(0))
+    return normalised(scores) - bias
 
 
 def normalised(scores: np.ndarray) -> np.ndarray:

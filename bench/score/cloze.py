@@ -9,6 +9,7 @@ import torch
 
 from bench.models.base import Base
 from bench.score.batch import Batch, Encoded, stack
+from bench.score.chat import around
 from bench.score.readers import VerbalizerReader
 from bench.strategy import TaskContext, Unsupported
 
@@ -28,9 +29,14 @@ class ClozeReader(VerbalizerReader):
         if base.tokenizer.mask_token_id is None:
             raise Unsupported("this model's tokenizer has no mask token to fill: use readout=head")
         self.blank = int(base.tokenizer.mask_token_id)
-        bare, full = self.tokens("a"), base.tokenizer("a")["input_ids"]
+
+    def edges(self) -> tuple[list[int], list[int]]:
+        """The tokenizer's opening and closing special tokens. Raises `Unsupported` for a turn of a chat."""
+        if self.template.chat:
+            around(self.base)  # which says why not
+        bare, full = self.tokens("a"), self.base.tokenizer("a")["input_ids"]
         start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
-        self.bos, self.eos = full[:start], full[start + len(bare) :]
+        return full[:start], full[start + len(bare) :]
 
     def surround(self, ids: list[int]) -> list[int]:
         """The prompt after the opening special tokens; the closing ones come after the blanks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from bench.budget import Meter
+from bench.config.schema import Template
 from bench.data.prompts import fill, words
 from bench.data.rows import Rows
 from bench.score.adapted import scored
@@ -23,13 +25,33 @@ BETWEEN = "\n\n"
 
 
 class Demonstrations:
-    """Answers with demonstrations in front. `rows` are fixed for the cell, or chosen for each item by `choose`."""
+    """Answers with demonstrations in front. `rows` are fixed for the cell, or chosen for each item by `choose`.
+
+    Where the template is a turn of a chat, demonstrations and question are one turn: the user's.
+    """
 
     def __init__(self, reader: VerbalizerReader, module: nn.Module, context: TaskContext) -> None:
-        self.reader, self.module = reader, module
-        self.template, self.labels = context.task.templates[0], words(context.task.templates[0], context.task.labels)
+        self.reader, self.module, self.names = reader, module, context.task.labels
         self.rows: Rows | None = None
         self.choose: Any = None
+
+    def through(self, template: Template) -> Demonstrations:
+        """The same demonstrations, they and the question written as another template says."""
+        other = copy.copy(self)
+        other.reader = self.reader.through(template)
+        return other
+
+    @property
+    def template(self) -> Template:
+        """What demonstrations and question are written in."""
+        return self.reader.template
+
+    @property
+    def labels(self) -> list[str]:
+        """Word of each label after a demonstration's prompt. A chat's word opens a turn and has no space of its own;
+        here it follows the prompt."""
+        gap = " " if self.template.chat and not self.template.pattern[-1:].isspace() else ""
+        return [gap + word for word in words(self.template, self.names)]
 
     @property
     def truncated(self) -> int:
@@ -39,8 +61,8 @@ class Demonstrations:
     def prefix(self, rows: Rows) -> list[int]:
         """Ids of the demonstrations, tokenised apart from the question: joining the texts would move the token
         boundary between them and change scores (up to 0.65 nats)."""
-        pairs = zip(rows.fields, rows.labels, strict=True)
-        return self.reader.tokens("".join(fill(self.template, f) + self.labels[y] + BETWEEN for f, y in pairs))
+        spoken, pairs = self.labels, zip(rows.fields, rows.labels, strict=True)
+        return self.reader.tokens("".join(fill(self.template, f) + spoken[y] + BETWEEN for f, y in pairs))
 
     def check(self, prefix: Sequence[int], questions: Sequence[Encoded]) -> None:
         """Raise `Unsupported` where prefix, longest question and word do not fit the model's context."""

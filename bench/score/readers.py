@@ -8,19 +8,25 @@ strategies need not know which it is.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import nn
 
+from bench.config.schema import Template
 from bench.data.prompts import fill, words
 from bench.models.base import Base
 from bench.models.parts import backbone, output_head, pool, pooling
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
+from bench.score.chat import around
 from bench.strategy import TaskContext, Unsupported
+
+READ_PROMPTS = ("causal", "seq2seq")
+"""Kinds of model whose head reads the prompt; the others' reads the bare text."""
 
 
 class Reader(Protocol):
@@ -36,6 +42,8 @@ class Reader(Protocol):
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor: ...
 
     def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor: ...
+
+    def through(self, template: Template) -> Self: ...
 
 
 @contextmanager
@@ -68,7 +76,7 @@ class VerbalizerReader:
         if base.kind not in self.kinds:
             what = "has no LM head" if base.kind == "encoder" else "fills blanks only"
             raise Unsupported(f"the verbalizer readout continues text, and this model {what}: use readout=head")
-        self.base, self.template, self.sequence = base, context.task.templates[0], context.sequence
+        self.base, self.sequence, self.labels = base, context.sequence, context.task.labels
         self.objective = context.task.objective
         if self.objective == "language" and base.kind != "causal":
             raise Unsupported(f"objective=language predicts every next token; this model is {base.kind}: use labels")
@@ -76,18 +84,38 @@ class VerbalizerReader:
         self.reserved = 0
         """Tokens of every row kept free for what comes between prompt and word."""
         self.device = next(base.module.parameters()).device
-        tokenizer = base.tokenizer
-        spoken = words(self.template, context.task.labels)
-        self.words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in spoken]
+        self.speak(context.task.templates[0])
+
+    def speak(self, template: Template) -> None:
+        """Ask through this template from now on. Raises `Unsupported` where the model cannot tell its words apart."""
+        tokenizer = self.base.tokenizer
+        self.template = template
+        self.words = [tokenizer(w, add_special_tokens=False)["input_ids"] for w in words(template, self.labels)]
         if len({tuple(w) for w in self.words}) < len(self.words) or not all(self.words):
             raise Unsupported("two label words become the same tokens in this model's vocabulary: choose other words")
-        self.single = base.kind != "seq2seq" and all(len(w) == 1 for w in self.words)
+        self.single = self.base.kind != "seq2seq" and all(len(w) == 1 for w in self.words)
+        self.bos, self.eos = self.edges()
+
+    def edges(self) -> tuple[list[int], list[int]]:
+        """What stands before and after every prompt: special tokens, and the chat template where one is used."""
+        tokenizer, kind = self.base.tokenizer, self.base.kind
+        end = [tokenizer.eos_token_id] if kind == "seq2seq" else []
+        if self.template.chat:
+            before, after = around(self.base)
+            return before, [*after, *end]
         probe = tokenizer("a")["input_ids"]
-        self.bos = [tokenizer.bos_token_id] if base.kind == "causal" and probe[:1] == [tokenizer.bos_token_id] else []
-        self.eos = [tokenizer.eos_token_id] if base.kind == "seq2seq" else []
+        return [tokenizer.bos_token_id] if kind == "causal" and probe[:1] == [tokenizer.bos_token_id] else [], end
+
+    def through(self, template: Template) -> Self:
+        """The same model asked through another prompt, with that prompt's words; counts its own truncations."""
+        other = copy.copy(self)
+        other.truncated = 0
+        other.speak(template)
+        return other
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
-        """Prompts as ids. One longer than `sequence` loses its front: the question stands at its end."""
+        """Prompts as ids. One longer than `sequence` loses its front, for the question stands at its end; a chat
+        template around it stays whole."""
         return [Encoded(self.fit(self.tokens(fill(self.template, f)))) for f in fields]
 
     def tokens(self, text: str) -> list[int]:
@@ -100,6 +128,10 @@ class VerbalizerReader:
         longest_word = 0 if self.base.kind == "seq2seq" else max(map(len, self.words))
         room = min(self.sequence, (self.base.max_length or self.sequence) - longest_word)
         room -= len(self.bos) + len(self.eos) + self.reserved
+        if room < 1:
+            raise Unsupported(
+                f"what stands around every prompt leaves no token of {self.sequence} for it: raise sequence"
+            )
         if len(ids) > room:
             self.truncated += 1
             ids = ids[len(ids) - room :]
@@ -184,7 +216,19 @@ class HeadReader(nn.Module):
         self.truncated = 0
         self.device = next(base.module.parameters()).device
         self.how = pooling(base)
+        self.around = around(base) if self.template.chat else None
         self.head = fresh_head(base.width, context).to(self.device)
+
+    def through(self, template: Template) -> Self:
+        """The same model and head, reading another prompt. Raises `Unsupported` where the head reads bare texts."""
+        if self.base.kind not in READ_PROMPTS:
+            raise Unsupported(
+                "under a head this model reads the bare text, which no prompt can change: use readout=verbalizer"
+            )
+        other = copy.copy(self)  # the head is shared: a module's parameters are copied by reference
+        other.template, other.truncated = template, 0
+        other.around = around(self.base) if template.chat else None
+        return other
 
     def target(self) -> nn.Module:
         """What a strategy wraps and trains under this readout."""
@@ -197,10 +241,14 @@ class HeadReader(nn.Module):
 
     def encode_one(self, fields: dict[str, str], limit: int) -> Encoded:
         tokenizer = self.base.tokenizer
-        if self.base.kind in ("causal", "seq2seq"):
-            ids = tokenizer(fill(self.template, fields))["input_ids"]
-            self.truncated += len(ids) > limit
-            return Encoded(ids[max(0, len(ids) - limit) :])
+        if self.base.kind in READ_PROMPTS:
+            before, after = self.around or ([], [])
+            ids = tokenizer(fill(self.template, fields), add_special_tokens=self.around is None)["input_ids"]
+            room = limit - len(before) - len(after)
+            if room < 1:
+                raise Unsupported(f"the chat template leaves no token of {limit} for the prompt: raise sequence")
+            self.truncated += len(ids) > room
+            return Encoded([*before, *ids[max(0, len(ids) - room) :], *after])
         texts = [fields[name] for name in self.fields]
         parts = texts if len(texts) <= 2 else ["\n".join(texts)]
         full = tokenizer(*parts)

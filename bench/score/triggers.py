@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.config.schema import Template
 from bench.models.parts import output_head
 from bench.score.batch import Batch, Encoded
 from bench.score.readers import VerbalizerReader, only_positions
@@ -21,6 +22,11 @@ class TriggerReader:
         inner.single = True  # one position is read, whatever the template's own words are
         inner.words = [word[:1] for word in inner.words]
         inner.reserved = len(triggers)
+
+    def through(self, template: Template) -> TriggerReader:
+        """Triggers and label words as they were found, after another prompt: they stand between it and any word, so
+        its own words are not read."""
+        return TriggerReader(self.inner.through(template), self.triggers, self.label_tokens)
 
     @property
     def truncated(self) -> int:

@@ -100,6 +100,7 @@ def gradient_plan(
         raise Unsupported("no parameter of this model would train under these options")
     for parameter in trained:
         parameter.requires_grad_(True)
+    formats = 1 if taught is not None else max(1, len(context.formats))
     taught = taught or Taught.of(base, context, reader)
     heads = taught.heads()
     groups = [ParamGroup(trained, lr, weight_decay), *([ParamGroup(heads, max(lr, HEAD_LR))] if heads else [])]
@@ -117,6 +118,7 @@ def gradient_plan(
         examples=taught.examples,
         reread=partial(taught.reread, context),
         mixed=len(context.sources),
+        formats=formats,
         collate=taught.collate,
         loss=loss,
         created=created + count(heads),
@@ -126,21 +128,23 @@ def gradient_plan(
 
 @dataclass(frozen=True)
 class Taught:
-    """The tasks a plan trains on: one, or several in the order of their names, each read by a reader of its own."""
+    """The groups of examples a plan trains on: a task in one prompt format each, read by a reader of its own. Tasks
+    come in the order of their names."""
 
     contexts: list[TaskContext]
     readers: list[Reader]
 
     @staticmethod
     def of(base: Base, context: TaskContext, reader: Reader) -> Taught:
-        """The task among its sources. Every task of a set gives the same list, so that all train alike."""
-        contexts, readers = list(context.sources), [make_reader(base, source) for source in context.sources]
-        contexts.insert(context.position, context)
-        readers.insert(context.position, reader)
-        return Taught(contexts, readers)
+        """The task among its sources, each in all its formats. Every task of a set gives the same list, so that all
+        train alike. Raises `Unsupported` where several formats are asked for and the reader reads no prompt."""
+        tasks: list[tuple[TaskContext, Reader]] = [(source, make_reader(base, source)) for source in context.sources]
+        tasks.insert(context.position, (context, reader))
+        groups = [(c, r) for c, first in tasks for r in (first, *(first.through(t) for t in c.formats[1:]))]
+        return Taught([c for c, _ in groups], [r for _, r in groups])
 
     def examples(self) -> Examples:
-        """All rows, grouped by task."""
+        """All rows of every group."""
         encoded: list[Encoded] = []
         labels: list[int] = []
         items: list[tuple[str, int]] = []
@@ -157,12 +161,12 @@ class Taught:
         return Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
 
     def heads(self) -> list[nn.Parameter]:
-        """Parameters of the fresh heads, each once, in the order of the tasks."""
-        unique = {id(r): r for r in self.readers if isinstance(r, HeadReader)}
-        return [parameter for reader in unique.values() for parameter in reader.head.parameters()]
+        """Parameters of the fresh heads, each once, in the order of the tasks: formats of a task share its head."""
+        unique = {id(r.head): r.head for r in self.readers if isinstance(r, HeadReader)}
+        return [parameter for head in unique.values() for parameter in head.parameters()]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
-        """One batch of one task."""
+        """One batch of one group."""
         batch = self.readers[encoded[0].group].collate(encoded)
         batch.group = encoded[0].group
         return batch
