@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.stats import bootstrap, norm
 
 from bench.stats.confusion import confusion, formula, leave_one_out
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Two ends in the metric's own unit and the method that made them: `wilson`, `bca` or `percentile`."""
+    """Two ends in the metric's own unit and the method that made them: `wilson`, `bca`, `percentile`, `clusters` or
+    `seeds`."""
 
     low: float
     high: float
@@ -96,6 +98,42 @@ def _bca_shares(
             return None
         shares.append(float(norm.cdf(bias + moved / scale)))
     return shares[0], shares[1]
+
+
+def bootstrap_items(
+    statistic: Callable[..., NDArray[np.floating]],
+    columns: Sequence[ArrayLike],
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """BCa bootstrap of any statistic of paired columns, such as a correlation (Efron 1987, as scipy has it).
+
+    `columns` are k vectors of n items; `statistic(*columns, axis=-1)` takes arrays (..., n) and gives (...). Where BCa is
+    undefined the interval is the percentile one and `method` says so. Raises `ValueError` for fewer than two items.
+    """
+    data = [np.asarray(column, dtype=float) for column in columns]
+
+    def found(method: str) -> tuple[float, float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a degenerate resample: told by `method` instead
+            ends = bootstrap(
+                data,
+                statistic,
+                paired=True,
+                vectorized=True,
+                n_resamples=resamples,
+                batch=max(1, 2_000_000 // max(1, data[0].size)),
+                confidence_level=level,
+                method=method,
+                random_state=np.random.default_rng(seed),
+            ).confidence_interval
+        return float(ends.low), float(ends.high)
+
+    ends, method = found("BCa"), "bca"
+    if not all(map(math.isfinite, ends)):
+        ends, method = found("percentile"), "percentile"
+    return Interval(*ends, method)
 
 
 def mean_of(ends: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -46,6 +46,15 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.floating]:
     return adjusted
 
 
+def holm(p_values: ArrayLike) -> NDArray[np.floating]:
+    """Adjusted p-values in the order given (Holm 1979): below 0.05 the chance of any false claim is at most 5%."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return adjusted
+
+
 @dataclass(frozen=True)
 class SeedTest:
     """Mean difference over seeds, its standard error over seeds and items, that error's degrees of freedom, and p."""
@@ -56,14 +65,22 @@ class SeedTest:
     p: float
 
 
-def jackknife_variance(left_out: ArrayLike) -> float:
+def jackknife_variance(left_out: ArrayLike, clusters: ArrayLike | None = None) -> float:
     """Variance of a statistic from its leave-one-out values (Efron & Tibshirani 1993, eq. 11.5).
 
-    For a mean it is exactly s^2 / n. 0 for fewer than two values.
+    For a mean it is exactly s^2 / n. With `clusters`, one integer an item, deviations are first added up in each
+    cluster: items that share a passage are right and wrong together (Liang & Zeger 1986, times G / (G - 1) for
+    G clusters). 0 for fewer than two values or clusters. Raises `ValueError` for unequal lengths.
     """
     values = np.asarray(left_out, dtype=float)
     n = values.size
-    return 0.0 if n < 2 else float((n - 1) / n * ((values - values.mean()) ** 2).sum())
+    if clusters is None:
+        return 0.0 if n < 2 else float((n - 1) / n * ((values - values.mean()) ** 2).sum())
+    groups = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if groups.shape != values.shape:
+        raise ValueError(f"clusters must be one integer an item, got {groups.shape} for {values.shape}")
+    sums = np.bincount(groups, values - values.mean()) if n else np.zeros(0)
+    return 0.0 if sums.size < 2 else float(sums.size / (sums.size - 1) * ((n - 1) / n) ** 2 * (sums**2).sum())
 
 
 def seed_test(differences: Sequence[float], item_variance: float, items: int) -> SeedTest:
