@@ -180,10 +180,13 @@ class Table_:
                 state, style, took = verdict(result), STYLES.get(result.outcome.status, "red"), clock(seconds)
             elif self.current is not None and key(self.current[0]) == key(job):
                 _, phase, share = self.current
-                state, style = f"{phase} {share:.0%}" if phase in ("plant", "adapt", "tune", "default", "probe") else phase, "bold"
+                state, style = (
+                    f"{phase} {share:.0%}" if phase in ("plant", "adapt", "tune", "default", "probe") else phase,
+                    "bold",
+                )
                 took = clock(time.monotonic() - self.clock.begun)
             labels = str(cell.budget.get("labels"))
-            name = " ".join(filter(None, [cell.strategy, cell.plant and f"planted {cell.plant}x", job.probe]))
+            name = " ".join(filter(None, [cell.strategy, f"planted {cell.plant}x" if cell.plant else None, job.probe]))
             table.add_row(cell.model, cell.task, name, labels, str(cell.seed), state, took, style=style)
         return table
 

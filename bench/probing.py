@@ -18,8 +18,8 @@ from bench.outcomes import outcome_of
 from bench.plan import Job, asked_of
 from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
 from bench.probes import contamination, formats
-from bench.records import Outcome, Result, Status
 from bench.recording import foreign
+from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted
 from bench.score.readers import make_reader
 from bench.store import probe_file, read_result, write_record

@@ -111,8 +111,8 @@ def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
 
 
 def _probes(folder: Path, cell: str) -> dict[str, ProbeRecord]:
-    """The readable records of a cell's probes; one that is damaged or of another cell is as if it had not been asked."""
-    found = {}
+    """The readable records of a cell's probes; one that is damaged, or of another cell, counts as not asked."""
+    found: dict[str, ProbeRecord] = {}
     for path in sorted((folder / "probes").glob("*.json")):
         try:
             record = read_probe(path)
