@@ -74,6 +74,10 @@ def kind(job: Job) -> str:
     return f"{job.cell.strategy} {job.cell.plant} {job.probe}"
 
 
+SHARED = ("plant", "adapt", "tune", "default", "probe")
+"""Phases that tell how far they are."""
+
+
 class Clock:
     """How long the rest will take: earlier cells of the same kind first, then this run's mean."""
 
