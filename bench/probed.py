@@ -106,7 +106,9 @@ class ContaminationFindings(Record):
     checks: list[Check]
     correct: dict[str, list[bool]] = Field(default_factory=dict)
     """Perturbation -> for each test item whether it was right, in the order of `test_items` (`plain`: as it is): what
-    the difference in differences against a clean twin is made of."""
+    the difference in differences against a clean twin is made of. Several variants of one are told apart by ` #n`."""
+    touched: dict[str, list[bool]] = Field(default_factory=dict)
+    """Perturbation -> for each test item whether it was changed at all; the others say nothing."""
     notes: list[str] = Field(default_factory=list)
 
 

@@ -75,10 +75,11 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     if pattern is not None:
         parts[0] = _matching(name, parts[0], pattern)
     wordings = _wordings(name, task, located, parts[1])
-    return TaskRows(parts[0], _limited(parts[1], task.limit), located, pattern, parts[1], wordings)
+    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings)
 
 
-def _limited(rows: Rows, limit: int | None) -> Rows:
+def limited(rows: Rows, limit: int | None) -> Rows:
+    """The rows that come first in hash order, in file order; all of them without a limit or where there are fewer."""
     if limit is None or limit >= len(rows):
         return rows
     keys = [text_key(fields) for fields in rows.fields]
@@ -89,7 +90,7 @@ def _made(task: Task, located: Located) -> TaskRows:
     """Rows that no file holds."""
     if task.data.arithmetic is not None:
         train, pool = (_arithmetic(task, task.data.arithmetic, split) for split in ("train", "test"))
-        return TaskRows(train, _limited(pool, task.limit), located, pool=pool)
+        return TaskRows(train, limited(pool, task.limit), located, pool=pool)
     assert task.data.random is not None
     train, test = (_random(task, task.data.random, seed) for seed in (1, 2))
     return TaskRows(train, test, located, pool=test)

@@ -64,15 +64,19 @@ def gold(scores: Floats, labels: Sequence[int]) -> Floats:
     return right
 
 
-def controls(base: Floats | None, tests: Rows, candidates: Rows, seed: int) -> list[int]:
-    """Position of each test item's control among the candidates.
+def controls(base: Floats | None, tests: Rows, candidates: Rows, seed: int) -> list[tuple[int, int]]:
+    """Pairs of a test item and its control, as positions in `tests` and `candidates`; see `matched`.
 
     `base`: the base's gold log-probabilities of tests, then candidates; None where the base has none (a head readout):
-    then label alone is matched, at random. Candidates may be fewer than test items: the caller keeps as many.
+    then the label alone is matched, at random.
     """
     n = len(tests)
     if base is None:
-        base = np.random.default_rng([seed % 2**63, 11]).random(n + len(candidates)) * 1e-3
+        order = np.random.default_rng([seed % 2**63, 11]).permutation(len(candidates))
+        found = matched(
+            np.zeros(n), np.zeros(len(order)), tests.labels, [candidates.labels[i] for i in order.tolist()]
+        )  # fmt: skip
+        return [(i, int(order[j])) for i, j in found]
     return matched(base[:n], base[n:], tests.labels, candidates.labels)
 
 

@@ -21,13 +21,13 @@ CONTRACTIONS = (
 """Full form and contraction; either becomes the other."""
 SYNONYMS = (
     ("film", "movie"), ("films", "movies"), ("movie", "film"), ("movies", "films"), ("begin", "start"),
-    ("begins", "starts"), ("big", "large"), ("quick", "fast"), ("quickly", "fast"), ("almost", "nearly"),
+    ("begins", "starts"), ("quick", "fast"), ("quickly", "rapidly"), ("almost", "nearly"),
     ("nearly", "almost"), ("often", "frequently"), ("buy", "purchase"), ("buys", "purchases"), ("bought", "purchased"),
     ("entire", "whole"), ("maybe", "perhaps"), ("perhaps", "maybe"), ("kid", "child"), ("kids", "children"),
     ("totally", "completely"), ("completely", "totally"), ("smart", "clever"), ("clever", "smart"), ("sad", "unhappy"),
-    ("story", "tale"), ("stories", "tales"), ("rich", "wealthy"), ("wrong", "incorrect"), ("currently", "at present"),
+    ("story", "tale"), ("stories", "tales"), ("wrong", "incorrect"), ("currently", "at present"),
     ("stated", "said"), ("funny", "amusing"), ("dull", "boring"), ("boring", "dull"), ("tedious", "tiresome"),
-    ("picture", "film"), ("although", "though"), ("because", "since"), ("therefore", "so"), ("however", "still"),
+    ("picture", "film"), ("although", "though"), ("therefore", "so"),
     ("for example", "for instance"), ("for instance", "for example"), ("such as", "like"), ("in order to", "to"),
 )  # fmt: skip
 """Word and what stands for it in nearly every sentence, written for this project; one way."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
+
+from bench.probed import Check, ContaminationFindings, Verdict
 
 Floats = NDArray[np.floating]
 LEVEL = 0.05
@@ -18,6 +21,8 @@ POWER = 0.8
 DRAWS = 10_000
 CHUNK = 4_000_000
 """Signs held at a time."""
+CALIPER = 0.2
+"""Standard deviations of the base's score that the two of a pair may lie apart."""
 ELSEWHERE = 1e6
 """Cost of matching a control with another label: above any difference of log-probabilities."""
 
@@ -66,21 +71,24 @@ def sign_flip(differences: Floats, seed: int, draws: int) -> float:
 
 def matched(
     tests: ArrayLike, candidates: ArrayLike, test_labels: Sequence[int], candidate_labels: Sequence[int]
-) -> list[int]:
-    """For each test item its control among the candidates, none used twice: the same gold label wherever there are
-    enough, and together as near as can be in the base's log-probability of the gold label (optimal assignment,
-    Rosenbaum 1989). Why: an item on which the base does badly gains more in any training (regression to the mean).
-    One random draw of items serves every cell of a seed; where it happens to put the harder items on one side, every
-    one of those cells gains more there with no leak at all (simulated in tests/test_membership.py).
+) -> list[tuple[int, int]]:
+    """Pairs (test item, its control), by position: the same gold label, none used twice, together as near as can be
+    in the base's log-probability of the gold label (optimal assignment, Rosenbaum 1989), none further apart than 0.2
+    standard deviations (Austin 2011). A test item without such a control is left out.
 
-    Raises `ValueError` for fewer candidates than test items.
+    Why: an item on which the base does badly gains more in any training (regression to the mean). One random draw
+    serves every cell of a seed; where it happens to put the harder items on one side, every one of those cells gains
+    more there with no leak at all. And without the limit an extreme item gets a milder control, which alone raised
+    false alarms from 5.2% to 5.6-6.0% (both simulated as in tests/test_membership.py).
     """
     a, b = np.asarray(tests, dtype=float), np.asarray(candidates, dtype=float)
-    if b.size < a.size:
-        raise ValueError(f"{a.size} test items need as many candidates, got {b.size}")
+    if not a.size or not b.size:
+        return []
+    near = CALIPER * float(np.concatenate([a, b]).std())
     cost = np.abs(a[:, None] - b[None, :])
     cost += ELSEWHERE * (np.asarray(test_labels)[:, None] != np.asarray(candidate_labels)[None, :])
-    return [int(j) for j in linear_sum_assignment(cost)[1]]
+    rows, columns = linear_sum_assignment(cost)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] <= near]
 
 
 def difference_in_differences(
@@ -110,3 +118,85 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, p_values[i] * (len(p_values) - rank)))
         adjusted[i] = highest
     return adjusted
+
+
+MEANINGFUL_DROP = 0.1
+"""Extra drop that matters: a leak that costs under one answer in ten when its wording goes has hardly moved a score."""
+FEWEST = 20
+"""Changed items below which a comparison of drops is not made."""
+
+
+def judged(test: Paired, at_chance: bool = False) -> Verdict:
+    """What a comparison of drops says; `not seen` only where it beats chance and its interval excludes what matters."""
+    if test.p <= LEVEL:
+        return "seen"
+    return "not seen" if not at_chance and test.high < MEANINGFUL_DROP else "no power"
+
+
+def holm_verdicts(checks: Sequence[Check]) -> list[Check]:
+    """The checks with `p, Holm` among their figures; a `seen` whose adjusted p is above 0.05 becomes `no power`.
+
+    One cell is asked many questions: at 5% each, a clean cell with eight would be called contaminated every third
+    time. Checks without a p (overlap finds or does not) stay. Doing it twice changes nothing more.
+    """
+    adjusted = iter(holm([check.p for check in checks if check.p is not None]))
+    out = []
+    for check in checks:
+        if check.p is None:
+            out.append(check)
+            continue
+        p = next(adjusted)
+        update: dict[str, object] = {"figures": check.figures | {"p, Holm": p}}
+        if check.verdict == "seen" and p > LEVEL:
+            says = f"Alone p is {check.p:.2g}, but {p:.2g} among all checks of this cell (Holm): no evidence."
+            update |= {"verdict": "no power", "says": says}
+        out.append(check.model_copy(update=update))
+    return out
+
+
+def against_twin(planted: ContaminationFindings, clean: ContaminationFindings, draws: int = DRAWS) -> list[Check]:
+    """Each perturbation's drop in one cell less that in its clean twin, over the test items both were asked.
+
+    The twin is the same cell trained without the test items, so its drop is what brittleness costs. Perturbations
+    asked in one of them only, or changing fewer than 20 items, are left out. Adjusted by Holm among themselves.
+    """
+    checks = []
+    mine, other = (
+        {row: i for i, row in enumerate(findings.test_items)} for findings in (planted, clean)
+    )  # fmt: skip
+    common = [row for row in planted.test_items if row in other]
+    for name in planted.touched:
+        if name not in clean.touched:
+            continue
+        rows = [r for r in common if planted.touched[name][mine[r]] and clean.touched[name][other[r]]]
+        if len(rows) < FEWEST:
+            continue
+        here = [_right(planted, what, [mine[r] for r in rows]) for what in ("plain", name)]
+        there = [_right(clean, what, [other[r] for r in rows]) for what in ("plain", name)]
+        test = difference_in_differences(here[0], here[1], there[0], there[1], draws=draws)
+        kind = next((c.kind for c in planted.checks if c.name == f"perturbation: {name}"), None)
+        checks.append(_twin_check(name, kind, test, [float(v.mean()) for v in (*here, *there)]))
+    return holm_verdicts(checks)
+
+
+def _right(findings: ContaminationFindings, name: str, positions: list[int]) -> Floats:
+    """Share of a perturbation's variants in which each item was right."""
+    variants = [v for key, v in findings.correct.items() if key.partition(" #")[0] == name]
+    right: Floats = np.asarray(variants, dtype=float).mean(0)[positions]
+    return right
+
+
+def _twin_check(name: str, kind: Any, test: Paired, accuracy: list[float]) -> Check:
+    plain, changed, twin_plain, twin_changed = accuracy
+    says = {
+        "seen": "More than brittleness: items were learnt as they stand.",
+        "not seen": "What it loses is brittleness, no evidence of a leak.",
+    }.get(judged(test), "It could not have told a drop that matters: nothing follows.")
+    return Check(
+        name=f"perturbation: {name}", family="perturbation", kind=kind, statistic=test.value, low=test.low,
+        high=test.high, p=test.p, n=test.n, plain=plain, changed=changed, reference="clean twin",
+        figures={"twin, plain": twin_plain, "twin, changed": twin_changed}, verdict=judged(test),
+        says=f"Accuracy goes from {plain:.2f} to {changed:.2f}, in the clean twin from {twin_plain:.2f} to "
+        f"{twin_changed:.2f}: {test.value:+.2f} [{test.low:+.2f}, {test.high:+.2f}] more is lost, p {test.p:.2g}. "
+        f"{says}",
+    )  # fmt: skip
