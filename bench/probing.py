@@ -17,14 +17,13 @@ from bench.models.build import build
 from bench.outcomes import outcome_of
 from bench.plan import Job, asked_of
 from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
-from bench.probes import contamination, formats
 from bench.recording import foreign
 from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted
 from bench.score.readers import make_reader
 from bench.store import probe_file, read_result, write_record
 from bench.strategy import Answerer, Plan, TaskContext, Unsupported
-from bench.worker import Cell, Load, Tell, seed_everything
+from bench.worker import Cell, Load, Tell, drawn_test, rows_of, seed_everything
 
 
 class Asked(Cell):
@@ -50,16 +49,31 @@ class Asked(Cell):
 
     def formats(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> FormatFindings:
         """The cell in other prompt formats."""
+        from bench.probes.formats import ask
+
         asked = self.job.probes.formats
         assert asked is not None
-        return formats.ask(plan, context, rows.test, asked, meter)
+        return ask(plan, context, rows.test, asked, meter)
 
     def contamination(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> ContaminationFindings:
         """Whether the cell has seen its test items; the base, where it is asked, is a fresh one."""
-        asked = self.job.probes.contamination
+        from bench.probes.contamination import Subject, examine, rows_read
+
+        job, asked = self.job, self.job.probes.contamination
         assert asked is not None
-        base = None if context.readout == "head" else lambda: self.base_answer(context)
-        return contamination.examine(plan, context, rows, asked, meter, base=base, dose=self.job.cell.plant)
+        trained = bool(plan.groups) or plan.search is not None
+        pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
+        subject = Subject(
+            plan.answer,
+            context,
+            rows,
+            base=self.base_answer(context) if trained and context.readout == "verbalizer" else None,
+            trained=trained,
+            read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None),
+            pool=[fields for pool in pools for fields in pool.fields],
+            dose=job.cell.plant,
+        )
+        return examine(subject, asked, meter)
 
     def base_answer(self, context: TaskContext) -> Answerer:
         """The base without adaptation, asked in the cell's own readout."""

@@ -57,7 +57,9 @@ class Score(Record):
     chance: float
     """Best value any constant answer reaches on these items, in this metric."""
     interval: str | None = None
-    """How the interval was made: `wilson`, `bca`, `percentile`."""
+    """How the interval was made: `wilson`, `bca`, `percentile`, `clusters`."""
+    clusters: int | None = None
+    """Clusters the items come in (items that share a passage); None where each stands alone."""
 
 
 class Parameters(Record):

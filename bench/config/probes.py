@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from bench.config.frozen import Frozen, Whole, Word
+
+
+CheckFamily = Literal["overlap", "membership", "perturbation"]
+CHECKS: tuple[CheckFamily, ...] = ("overlap", "membership", "perturbation")
+"""Families of contamination checks, the cheapest first."""
 
 
 class FormatProbe(Frozen):
@@ -26,6 +31,9 @@ class ContaminationProbe(Frozen):
         description="doses: for each, a cell trained on the test items so many times before its normal training",
     )
     strategies: list[Word] | None = Field(None, description="strategies that are planted; by default all that train")
+    checks: list[CheckFamily] = Field(
+        default_factory=lambda: list(CHECKS), min_length=1, description="`overlap`, `membership`, `perturbation`"
+    )
     items: int = Field(200, ge=20, description="test items drawn by the cell's seed, and as many controls beside them")
     permutations: int = Field(10_000, ge=999, description="random permutations of a test")
 
@@ -35,10 +43,10 @@ class ContaminationProbe(Frozen):
         """`plant: 8` is `[8]`."""
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("strategies", mode="before")
+    @field_validator("strategies", "checks", mode="before")
     @classmethod
     def comma_separated(cls, value: Any) -> Any:
-        """`strategies: lora,full` is a list of two."""
+        """`lora,full` is a list of two."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")

@@ -13,7 +13,8 @@ from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.curve import PROMPTING
 from bench.report.format import finite
-from bench.report.summary import TaskScore, differing, task_score
+from bench.report.scores import TaskScore, task_score
+from bench.report.summary import differing
 from bench.report.tables import Column, Entry, Table, scored
 
 PREPARING = ("tune", "adapt")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bench.report import format as show
 from bench.report.compare import FEWEST_SEEDS, MOST_STRATEGIES, Pair, adjust, explained, mean_pairs, task_pairs
 from bench.report.evidence import gather
+from bench.report.standing import Standing, standings
 from bench.report.summary import Board, Row
 
 
@@ -28,6 +29,8 @@ class Conclusion:
     answer: Answer
     pairs: list[Pair] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    standings: dict[str, Standing] = field(default_factory=dict)
+    """Ranks, groups and the front, by strategy."""
 
 
 def conclude(board: Board, sample: bool = False) -> Conclusion:
@@ -46,7 +49,8 @@ def conclude(board: Board, sample: bool = False) -> Conclusion:
             f"{len(board.rows)} strategies make too many pairs to read: only the best of each task is "
             "compared with the others."
         )
-    return Conclusion(answer(board, on_mean, sample), [*on_mean, *pairs], [*explained([*on_mean, *pairs]), *notes])
+    every = [*on_mean, *pairs]
+    return Conclusion(answer(board, on_mean, sample), every, [*explained(every), *notes], standings(board, gathered))
 
 
 def answer(board: Board, on_mean: list[Pair], sample: bool = False) -> Answer:

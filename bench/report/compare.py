@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from bench.report.evidence import Evidence, Gathered
+from bench.report.scores import FEWEST_SEEDS as FEWEST_SEEDS
 from bench.report.summary import Board, Row
 from bench.stats.pairs import benjamini_hochberg, jackknife_variance, mcnemar, seed_test
+from bench.stats.power import detectable_share
 
 LEVEL = 0.05
 MOST_STRATEGIES = 12
 """Beyond this many strategies only the best is compared with each of the others: 12 make 66 pairs a task."""
-FEWEST_SEEDS = 3
-"""Training runs from which on differences between trained strategies may be claimed (DESIGN 8)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Pair:
     only: tuple[int, int] | None = None
     """Items only the first, only the second got right, where McNemar's test was used."""
     adjusted: float = 1.0
+    finds: float = math.nan
+    """The true difference this test would find in 80% of cases, before correcting for many pairs; for McNemar's test
+    in the share of items right."""
+
+    clustered: bool = False
+    """Whether its items come in clusters, over which its error is."""
 
     @property
     def claimable(self) -> bool:
@@ -65,6 +71,11 @@ def explained(pairs: list[Pair]) -> list[str]:
         notes.append(
             "On a task: exact McNemar test over the items that only one of the two got right, whatever the task's "
             "metric. On the mean: the paired difference over its jackknife error over items."
+        )
+    if any(pair.clustered for pair in pairs):
+        notes.append(
+            "Items of one cluster (a shared passage) are not independent: errors are over clusters, and with one "
+            "training run a t test on the difference of the metric stands in for McNemar's."
         )
     if any(pair.seeds >= FEWEST_SEEDS for pair in pairs):
         notes.append(
@@ -113,41 +124,60 @@ def task_pairs(board: Board, task: str, gathered: Gathered) -> list[Pair]:
     rows = [row for row in board.rows if (row.strategy, task) in gathered.found]
     rows.sort(key=lambda row: -(row.scores[task].value or 0.0))
     by_name = {row.strategy: row for row in rows}
-    pairs = []
+    found = []
     for names in _chosen(list(by_name)):
         first, second = (gathered.found[name, task] for name in names)
-        both = by_name[names[0]], by_name[names[1]]
-        seeds, runs = _common(first, second, both)
-        if not seeds:
-            continue
-        differences = [_at(first, both[0], seed) - _at(second, both[1], seed) for seed in seeds]
-        if runs < 2:
-            test = mcnemar(first.correct, second.correct)
-            pairs.append(Pair(task, *names, differences[0], test.p, runs, (test.first_only, test.second_only)))
-        else:
-            variance = jackknife_variance(first.left_out - second.left_out)
-            over = seed_test(differences, variance, first.left_out.size)
-            pairs.append(Pair(task, *names, over.difference, over.p, runs))
-    return pairs
+        seeds, runs = _common(first, second, (by_name[names[0]], by_name[names[1]]))
+        if seeds:
+            found.append(compared(task, names, first, second, (by_name[names[0]], by_name[names[1]]), seeds, runs))
+    return found
 
 
-def mean_pairs(board: Board, gathered: Gathered) -> list[Pair]:
-    """Comparisons on the mean over the board's tasks: tasks hold different items, so their variances add."""
+def compared(
+    task: str,
+    names: tuple[str, str],
+    first: Evidence,
+    second: Evidence,
+    rows: tuple[Row, Row],
+    seeds: list[int],
+    runs: int,
+) -> Pair:
+    """One comparison on one task over the seeds that both have; `runs` is how many training runs they are."""
+    differences = [_at(first, rows[0], seed) - _at(second, rows[1], seed) for seed in seeds]
+    clustered = first.clusters is not None
+    if runs < 2 and not clustered:
+        test = mcnemar(first.correct, second.correct)
+        only = (test.first_only, test.second_only)
+        items = first.correct.size
+        finds = detectable_share(sum(only) / items, items)
+        return Pair(task, *names, differences[0], test.p, runs, only, finds=finds)
+    variance = jackknife_variance(first.left_out - second.left_out, first.clusters)
+    over = seed_test(differences, variance, first.independent)
+    return Pair(task, *names, over.difference, over.p, runs, finds=over.detectable, clustered=clustered)
+
+
+def mean_pairs(board: Board, gathered: Gathered, every: bool = False) -> list[Pair]:
+    """Comparisons on the mean over the board's tasks: tasks hold different items, so their variances add.
+
+    Of many strategies only the best is compared with the others, unless `every` pair is asked for.
+    """
     rows = [row for row in board.ranked if all((row.strategy, task) in gathered.found for task in board.included)]
     by_name, pairs = {row.strategy: row for row in rows}, []
-    for names in _chosen(list(by_name)):
+    for names in combinations(by_name, 2) if every else _chosen(list(by_name)):
         both = by_name[names[0]], by_name[names[1]]
         variance, items, by_seed, runs = 0.0, 0, [], []
         for task in board.included:
             first, second = (gathered.found[name, task] for name in names)
             seeds, found = _common(first, second, both)
             weight = board.scale(task) / len(board.included)
-            variance += weight**2 * jackknife_variance(first.left_out - second.left_out)
-            items += first.left_out.size
+            variance += weight**2 * jackknife_variance(first.left_out - second.left_out, first.clusters)
+            items += first.independent
             runs.append(found)
             by_seed.append({seed: weight * (_at(first, both[0], seed) - _at(second, both[1], seed)) for seed in seeds})
         shared = sorted(set.intersection(*[set(part) for part in by_seed]))
         if shared:
             test = seed_test([math.fsum(part[seed] for part in by_seed) for seed in shared], variance, items)
-            pairs.append(Pair(None, *names, test.difference, test.p, min(min(runs), len(shared))))
+            pairs.append(
+                Pair(None, *names, test.difference, test.p, min(min(runs), len(shared)), finds=test.detectable)
+            )
     return pairs

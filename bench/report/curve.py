@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bench.report import format as show
 from bench.report.budgets import AXIS_WORDS
 from bench.report.collect import CellView
-from bench.report.summary import TaskScore, task_score
+from bench.report.scores import TaskScore, task_score
 from bench.report.tables import Column, Entry, Table, scored
 
 PROMPTING = "prompting"

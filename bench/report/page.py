@@ -22,11 +22,13 @@ from bench.report.tuning import tunings
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
 READING = {
     "95% interval": (
-        "How far the score of these trained models could lie off on other test items of the same kind. It says "
-        "nothing about training again: with another seed the score moves too. Overlapping intervals are no test; "
-        "see the comparisons. An interval without width means that resampling these items shows no doubt, not "
-        "that there is none. Accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap. Over several seeds "
-        "it is the mean of the seeds' intervals; over several tasks their distances add in squares."
+        "With one or two training runs: how far the score of these trained models could lie off on other test items "
+        "of the same kind. It then says nothing about training again: with another seed the score moves too. From "
+        f"{FEWEST_SEEDS} training runs on: how far the mean could lie off under training again and on other test items "
+        "(t over seeds and items as crossed random effects). Overlapping intervals are no test; see the comparisons. "
+        "An interval without width means that resampling these items shows no doubt, not that there is none. One run: "
+        "accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap; two runs: the mean of theirs. Over several "
+        "tasks their distances add in squares. “Too few items”: so few that it may hold less often than it says."
     ),
     "Chance": (
         "The best any constant answer reaches on these items, in the task's own metric. A task in which no "
@@ -129,8 +131,8 @@ def _section(board: Board, conclusion: Conclusion) -> Section:
     return Section(
         board,
         conclusion.answer,
-        leaderboard(board, conclusion.answer.pick),
-        [task_table(board, task) for task in board.tasks],
+        leaderboard(board, conclusion.answer.pick, conclusion.standings),
+        [task_table(board, task, conclusion.pairs) for task in board.tasks],
         pair_tables(board, conclusion.pairs),
         conclusion.notes,
     )

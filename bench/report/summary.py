@@ -15,38 +15,8 @@ from bench.records import Phase, Result
 from bench.report.budgets import budget as budget_words
 from bench.report.collect import CellView
 from bench.report.format import finite
+from bench.report.scores import TaskScore, task_score
 from bench.stats.intervals import mean_of
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One strategy on one task: the mean over its seeds, and the mean of their intervals over items.
-
-    Seeds share the test items, so the mean of their intervals is never narrower than the interval of the mean.
-    """
-
-    cells: list[CellView]
-    value: float | None
-    low: float | None
-    high: float | None
-    chance: float | None
-    seed_sd: float | None
-    n: int | None
-
-    @property
-    def ok(self) -> int:
-        """Seeds that have a score."""
-        return sum(cell.score is not None for cell in self.cells)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned seed has a score: only then it is ranked."""
-        return self.ok == len(self.cells)
-
-    @property
-    def beats_chance(self) -> bool:
-        """Whether the low end of the interval lies above the best constant answer."""
-        return self.complete and self.low is not None and self.chance is not None and self.low > self.chance
 
 
 @dataclass(frozen=True)
@@ -218,23 +188,6 @@ def _row(strategy: str, tasks: dict[str, list[CellView]]) -> Row:
     )
 
 
-def task_score(cells: list[CellView]) -> TaskScore:
-    """Average the seeds of one strategy on one task; ends of the interval are None where any seed lacks them."""
-    scores = [cell.score for cell in cells if cell.score is not None]
-    if not scores:
-        return TaskScore(cells, None, None, None, None, None, None)
-    values = [score.value for score in scores]
-    return TaskScore(
-        cells,
-        statistics.fmean(values),
-        mean([score.low for score in scores]),
-        mean([score.high for score in scores]),
-        max(score.chance for score in scores),
-        statistics.stdev(values) if len(values) > 1 else None,
-        max(score.n for score in scores),
-    )
-
-
 ASIDE = ("default", "plant", "probe")
 """Phases beside the way to the answers: defaults scored for comparison, a planted leak, and probes."""
 
@@ -288,12 +241,6 @@ def improving(cell: CellView) -> bool:
 def phase_of(cell: CellView, name: str) -> Phase | None:
     """One phase of a cell's record, where there is one."""
     return cell.result.phases.get(name) if cell.result is not None else None
-
-
-def mean(values: list[float | None]) -> float | None:
-    """Mean, or None where any value was not measured or there is none."""
-    known = [number for value in values if (number := finite(value)) is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def median(values: Iterable[float | None]) -> float | None:

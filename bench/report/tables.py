@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
-from bench.report.summary import Board, Memory, Row, TaskScore, improving, mean, median, peak_memory, phase_of
+from bench.report.compare import FEWEST_SEEDS, Pair
+from bench.report.scores import TaskScore, accuracy_of
+from bench.report.standing import Standing, detectable, ranks_note
+from bench.report.summary import Board, Memory, Row, improving, median, peak_memory, phase_of
+from bench.stats.metrics import smallest
 
 OTHER_CODE = "other code"
 IMPROVING = "still improving when the budget ended"
@@ -89,13 +94,15 @@ def near(chance: float, low: float, high: float) -> bool:
     return max(low - chance, chance - high) <= high - low
 
 
-def leaderboard(board: Board, pick: Row | None) -> Table:
-    """The table of one model and readout, best first, unfinished rows below."""
+def leaderboard(board: Board, pick: Row | None, found: dict[str, Standing] | None = None) -> Table:
+    """The table of one model and readout, best first, unfinished rows below; with the standings `found` of its rows."""
+    found = found or {}
+    fronts = any(one.front is not None for one in found.values())
     axis = Axis([end for row in board.rows for end in (row.low, row.high, row.mean)], board.mean_chance)
     kinds = {row.memory.kind for row in board.rows if row.memory}
     columns = [
         Column("strategy", "family", False),
-        Column("rank"),
+        Column("rank", "95%, group") if any(one.ranks for one in found.values()) else Column("rank"),
         Column(board.mean_name, "95% interval"),
         *[Column(task, board.metrics[task]) for task in board.tasks],
         Column("peak memory", kinds.pop() if len(kinds) == 1 else "largest"),
@@ -103,18 +110,54 @@ def leaderboard(board: Board, pick: Row | None) -> Table:
         Column("tokens/s", "training"),
         Column("trainable", "parameters"),
         Column("stored", "a task"),
+        *([Column("on the front", "score, memory, time")] if fronts else []),
         Column("outcome", "", False),
     ]
-    rows = [_leader(board, row, axis, len(kinds) > 1) for row in board.rows]
+    rows = [_leader(board, row, axis, len(kinds) > 1, found.get(row.strategy, Standing())) for row in board.rows]
+    for row, entries in zip(board.rows, rows, strict=True):
+        if fronts:
+            entries.insert(-1, _front(found.get(row.strategy, Standing())))
     strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
-    return Table(board.title, columns, rows, _mean_notes(board), strong)
+    shown = [row.scores[task] for row in board.rows for task in board.tasks]
+    notes = [*_mean_notes(board), *ranks_note(board, found), *interval_notes(shown)]
+    return Table(board.title, columns, rows, notes, strong)
 
 
-def _leader(board: Board, row: Row, axis: Axis, mixed: bool) -> list[Entry]:
+def _rank(row: Row, standing: Standing) -> Entry:
+    """The rank, below it the ranks that the data allow and the letters of its group."""
+    low, high = standing.ranks or (None, None)
+    where = "" if low is None else f"rank {low}" if low == high else f"rank {low}–{high}"
+    sub = ", ".join(filter(None, [where, standing.group]))
+    return Entry(str(row.rank) if row.rank else "–", sub, row.rank, faint=row.rank is None)
+
+
+def _front(standing: Standing) -> Entry:
+    """The chance to be on the front."""
+    if standing.front is None:
+        return Entry("–", faint=True)
+    return Entry(f"{100 * standing.front:.0f}%", sort=standing.front)
+
+
+def interval_notes(scores: Iterable[TaskScore]) -> list[str]:
+    """What the intervals of a table hold for, and which of them rest on too few items."""
+    known = [score for score in scores if score.low is not None]
+    notes = []
+    if any(score.over_seeds for score in known):
+        notes.append(
+            f"Intervals of strategies with {FEWEST_SEEDS} training runs or more are of the mean over seeds and items: "
+            "they hold for training again and for other items. Where a seed changes nothing they are over items."
+        )
+    if few := [score for score in known if score.too_few]:
+        least = max(smallest(score.cells[0].info.metric, score.over_seeds) for score in few)
+        notes.append(f"{FEW.capitalize()}: below {least} an interval was not seen to hold in 93% to 97% of cases.")
+    return notes
+
+
+def _leader(board: Board, row: Row, axis: Axis, mixed: bool, standing: Standing) -> list[Entry]:
     memory = row.memory
     return [
         Entry(row.strategy, row.family, row.strategy),
-        Entry(str(row.rank) if row.rank else "–", sort=row.rank, faint=row.rank is None),
+        _rank(row, standing),
         Entry(
             show.score(row.mean) if row.mean is not None else "not ranked",
             _ends(row.mean, row.low, row.high),
@@ -173,7 +216,7 @@ def scored(score: TaskScore) -> Entry:
     partial = () if score.complete else ((_worst(score.cells), f"{score.ok} of {len(score.cells)} ok"),)
     return Entry(
         show.score(score.value),
-        _ends(score.value, score.low, score.high),
+        _ends(score.value, score.low, score.high, score.too_few),
         score.value if score.complete else None,
         partial,
         faint=not score.complete,
@@ -217,15 +260,18 @@ def badges(cells: list[CellView]) -> tuple[tuple[str, str], ...]:
     return tuple((status, f"{found[status]} of {len(cells)} {STATUS_WORDS[status]}") for status in order)
 
 
-def task_table(board: Board, task: str) -> Table:
-    """Every strategy on one task: score and accuracy, seeds, phases, FLOPs, memory, outcome."""
+def task_table(board: Board, task: str, pairs: Sequence[Pair] = ()) -> Table:
+    """Every strategy on one task: score and accuracy, seeds, phases, FLOPs, memory, outcome; from the board's `pairs`
+    the smallest difference that they would find."""
     metric, scores = board.metrics[task], [row.scores[task] for row in board.rows]
     axis = Axis([end for score in scores for end in (score.low, score.high, score.value)], board.chance.get(task))
     columns = [Column("strategy", "family", False), Column(metric, "95% interval")]
     if metric != "accuracy":
         columns.append(Column("accuracy", "95% interval"))
+    several = any(score.best is not None for score in scores)
     columns += [
         Column("seeds", "ok, spread"),
+        *([Column("best seed", "not a mean")] if several else []),
         Column("adapt", "median"),
         Column("predict", "median"),
         Column("FLOPs", "training"),
@@ -233,7 +279,7 @@ def task_table(board: Board, task: str) -> Table:
         Column("outcome", "", False),
     ]
     ordered = sorted(board.rows, key=lambda row: (row.scores[task].value is None, -(row.scores[task].value or 0)))
-    table = Table(f"{task}: {board.title}", columns, [_task_row(row, task, metric, axis) for row in ordered])
+    table = Table(f"{task}: {board.title}", columns, [_task_row(row, task, metric, axis, several) for row in ordered])
     n = max((score.n for score in scores if score.n is not None), default=None)
     if task in board.chance:
         table.notes.append(
@@ -242,10 +288,15 @@ def task_table(board: Board, task: str) -> Table:
         )
     else:
         table.notes.append("Chance and the number of test items: not measured.")
+    table.notes += interval_notes(scores)
+    if several:
+        table.notes.append("The best of k seeds is the largest of k scores and not comparable with a mean.")
+    if finds := detectable(pairs, task):
+        table.notes.append(finds)
     return table
 
 
-def _task_row(row: Row, task: str, metric: str, axis: Axis) -> list[Entry]:
+def _task_row(row: Row, task: str, metric: str, axis: Axis, several: bool) -> list[Entry]:
     score = row.scores[task]
     main = scored(score)
     entries = [
@@ -263,6 +314,7 @@ def _task_row(row: Row, task: str, metric: str, axis: Axis) -> list[Entry]:
     return [
         *entries,
         Entry(f"{score.ok} of {len(score.cells)}", spread, score.ok),
+        *([_best(score)] if several else []),
         timed(median(phase.seconds for phase in adapts if phase)),
         timed(median(phase.seconds for phase in predicts if phase)),
         Entry(show.large(flops), sort=flops, faint=flops is None),
@@ -273,17 +325,23 @@ def _task_row(row: Row, task: str, metric: str, axis: Axis) -> list[Entry]:
 
 def _accuracy(cells: list[CellView]) -> Entry:
     """Accuracy beside the task's own metric, seeds averaged."""
-    found = [
-        cell.result.scores["accuracy"]
-        for cell in cells
-        if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores
-    ]
-    value, low, high = (mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
+    value, low, high = accuracy_of(cells)
     return Entry(show.score(value), _ends(value, low, high), value, faint=value is None)
 
 
-def _ends(value: float | None, low: float | None, high: float | None) -> str:
-    return "" if value is None else show.interval(low, high)
+def _best(score: TaskScore) -> Entry:
+    """The best seed, named for what it is: the best of k, never comparable with a mean."""
+    if score.best is None:
+        return Entry("–", faint=True)
+    return Entry(show.score(score.best), f"best of {score.ok} seeds", score.best, faint=True)
+
+
+FEW = "too few items"
+
+
+def _ends(value: float | None, low: float | None, high: float | None, few: bool = False) -> str:
+    ends = "" if value is None else show.interval(low, high)
+    return f"{ends} {FEW}" if few and ends else ends
 
 
 def _worst(cells: list[CellView]) -> str:

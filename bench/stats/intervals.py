@@ -109,8 +109,9 @@ def bootstrap_items(
 ) -> Interval:
     """BCa bootstrap of any statistic of paired columns, such as a correlation (Efron 1987, as scipy has it).
 
-    `columns` are k vectors of n items; `statistic(*columns, axis=-1)` takes arrays (..., n) and gives (...). Where BCa is
-    undefined the interval is the percentile one and `method` says so. Raises `ValueError` for fewer than two items.
+    `columns` are k vectors of n items; `statistic(*columns, axis=-1)` takes arrays (..., n) and gives (...). Where
+    BCa is undefined the interval is the percentile one and `method` says so. Raises `ValueError` for fewer
+    than two items.
     """
     data = [np.asarray(column, dtype=float) for column in columns]
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from bench.errors import unknown
 from bench.records import Score
 from bench.stats.confusion import METRICS, confusion, formula, leave_one_out
 from bench.stats.intervals import bootstrap_bca, wilson
@@ -25,10 +26,16 @@ SMALLEST_OVER_SEEDS = 100
 """The same for the interval of a mean over three seeds or more."""
 
 
+def smallest(metric: str, over_seeds: bool = False) -> int:
+    """Items from which on an interval's coverage is known; raises `UserFault` for a metric without a measured size."""
+    if metric not in SMALLEST:
+        raise unknown("metric", metric, SMALLEST)
+    return SMALLEST_OVER_SEEDS if over_seeds else SMALLEST[metric]
+
+
 def too_few(n: int | None, metric: str, over_seeds: bool = False) -> bool:
-    """Whether an interval over `n` items has no known coverage; a metric without a measured size has none."""
-    least = SMALLEST_OVER_SEEDS if over_seeds and metric in SMALLEST else SMALLEST.get(metric)
-    return n is not None and (least is None or n < least)
+    """Whether an interval is over fewer items (or clusters) than its coverage is known for."""
+    return n is not None and metric in SMALLEST and n < smallest(metric, over_seeds)
 
 
 def pearson(x: NDArray[np.floating], y: NDArray[np.floating], axis: int = -1) -> NDArray[np.floating]:
@@ -99,4 +106,5 @@ def score(
         n=n,
         chance=chance(metric, labels, positive),
         interval=interval.method,
+        clusters=None if clusters is None else int(np.unique(np.asarray(clusters)).size),
     )

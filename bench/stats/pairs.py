@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bench.stats.power import detectable
+
 
 @dataclass(frozen=True)
 class McNemar:
@@ -63,6 +65,15 @@ class SeedTest:
     error: float
     freedom: float
     p: float
+    seed_error: float = 0.0
+    """Standard error over seeds alone; 0 for one seed."""
+    seeds: int = 1
+
+    @property
+    def detectable(self) -> float:
+        """The true difference this test finds in 80% of cases: the larger of its two parts', in the metric's unit."""
+        both = detectable(self.error**2, self.freedom)
+        return both if self.seeds < 2 else max(both, detectable(self.seed_error**2, self.seeds - 1))
 
 
 def jackknife_variance(left_out: ArrayLike, clusters: ArrayLike | None = None) -> float:
@@ -102,7 +113,7 @@ def seed_test(differences: Sequence[float], item_variance: float, items: int) ->
     p = _two_sided(mean, total, freedom)
     if d.size > 1:
         p = max(p, _two_sided(mean, seeds, d.size - 1))
-    return SeedTest(mean, math.sqrt(total), freedom, p)
+    return SeedTest(mean, math.sqrt(total), freedom, p, math.sqrt(seeds), d.size)
 
 
 def _two_sided(mean: float, variance: float, freedom: float) -> float:

@@ -1,0 +1,106 @@
+"""Can I believe it? For every task: how sure the score is, who can be told apart, what the prompt's wording does, and
+whether the test items had been seen, in words and with the positive control of each check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.report import format as show
+from bench.report.collect import Run
+from bench.report.compare import Pair
+from bench.report.contaminated import contamination_table, verdict_sentence
+from bench.report.formats_view import FormatsView, formats_view
+from bench.report.planted import Control, planted_controls, sentences
+from bench.report.summary import Board, Row
+from bench.report.tables import Table
+
+NOT_ASKED = "Other prompt formats were not tried: probes=formats asks in ten of them."
+
+
+@dataclass(frozen=True)
+class Belief:
+    """One task of one leaderboard."""
+
+    title: str
+    answers: list[tuple[str, str]]
+    """Question -> answer, in the order they are asked."""
+    formats: FormatsView | None
+    contamination: Table | None
+    controls: list[Control]
+
+
+def beliefs(run: Run, board: Board, pairs: list[Pair], several: bool) -> list[Belief]:
+    """What a leaderboard's tasks can be believed for; `several` boards name themselves in every title."""
+    controls = planted_controls(run)
+    return [_belief(board, task, pairs, controls, several) for task in board.tasks]
+
+
+def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control], several: bool) -> Belief:
+    cells = {row.strategy: row.scores[task].cells for row in board.rows}
+    own = [c for c in controls if c.task == task and c.model == board.model and c.strategy in cells]
+    formats = formats_view(task, board.metrics[task], cells)
+    power = " ".join(f"Of a leak planted in {c.strategy}: {' '.join(sentences(c))}" for c in own)
+    answers = [
+        ("How sure is the score?", sure(board, task)),
+        ("Is the best really better?", separable(board, task, pairs)),
+        ("Does the wording of the prompt matter?", " ".join(formats.sentences) if formats else NOT_ASKED),
+        ("Has it seen the test items?", verdict_sentence(task, cells, None if not own else "")),
+    ]
+    if power:
+        answers.append(("Would the checks have noticed a leak?", power))
+    title = f"{task} ({board.title})" if several else task
+    return Belief(title, answers, formats, contamination_table(task, cells), own)
+
+
+def sure(board: Board, task: str) -> str:
+    """How far the best score could lie off, and whether it beats a constant answer."""
+    row = _best(board, task)
+    if row is None:
+        return "No strategy has a score on every seed yet."
+    score, chance = row.scores[task], board.chance.get(task)
+    seeds = len(score.cells) if row.seeded else 1
+    if score.low is None or score.high is None:
+        return f"{row.strategy} scores {show.score(score.value)}; no interval can be given for it."
+    over = "other test items and other seeds" if seeds >= 3 else "other test items of the same kind"
+    told = (
+        f"The best, {row.strategy}, scores {show.score(score.value)}; on {over} it could be anything "
+        f"{show.interval(score.low, score.high)} (95%, {show.count(score.n or 0, 'item')}, {show.count(seeds, 'seed')})."
+    )
+    if seeds < 3 and row.seeded:
+        told += " Training again with another seed moves it too, which this interval does not hold."
+    if chance is not None and not score.beats_chance:
+        told += f" A constant answer scores {show.score(chance)}: that this is more cannot be said."
+    return told
+
+
+def _best(board: Board, task: str) -> Row | None:
+    known = [row for row in board.rows if row.scores[task].complete and row.scores[task].value is not None]
+    return max(known, key=lambda row: row.scores[task].value or 0.0, default=None)
+
+
+def separable(board: Board, task: str, pairs: list[Pair]) -> str:
+    """Which strategies the best cannot be told apart from on this task, and which it is better than."""
+    best, own = _best(board, task), [pair for pair in pairs if pair.task == task]
+    if best is None or not own:
+        return "Nothing can be compared yet."
+    with_best = {
+        (pair.second if pair.first == best.strategy else pair.first): pair
+        for pair in own
+        if best.strategy in (pair.first, pair.second)
+    }
+    better = [name for name, pair in with_best.items() if pair.differs and pair.claimable]
+    models = [name for name, pair in with_best.items() if pair.differs and not pair.claimable]
+    same = [name for name, pair in with_best.items() if not pair.differs]
+    parts = []
+    if better:
+        parts.append(f"{best.strategy} is better than {show.listed(better)}.")
+    if models:
+        parts.append(
+            f"This trained model of {best.strategy} beats those of {show.listed(models)}; with fewer than three seeds "
+            "that is no claim about the strategies."
+        )
+    if same:
+        parts.append(f"It cannot be told apart from {show.listed(same)}.")
+    return " ".join(parts)
+
+

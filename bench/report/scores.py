@@ -1,0 +1,106 @@
+"""One strategy on one task: its seeds in one score, with the interval that fits their number."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.report.collect import CellView
+from bench.report.format import finite
+from bench.report.predictions import over_seeds
+from bench.stats.metrics import too_few
+
+FEWEST_SEEDS = 3
+"""Training runs from which on a mean has an interval over seeds and differences may be claimed (DESIGN 8)."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One strategy on one task: the mean over its seeds with an interval.
+
+    From three seeds of a seeded strategy on the interval holds for other seeds and other items (`over_seeds`); with
+    fewer it is the mean of the seeds' intervals over items, never narrower than the interval of their mean.
+    """
+
+    cells: list[CellView]
+    value: float | None
+    low: float | None
+    high: float | None
+    chance: float | None
+    seed_sd: float | None
+    n: int | None
+    over_seeds: bool = False
+    best: float | None = None
+    """The best seed's score, from two seeds on."""
+    independent: int | None = None
+    """Items, or the clusters they come in: what the interval's coverage hangs on."""
+
+    @property
+    def ok(self) -> int:
+        """Seeds that have a score."""
+        return sum(cell.score is not None for cell in self.cells)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned seed has a score: only then it is ranked."""
+        return self.ok == len(self.cells)
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether the low end of the interval lies above the best constant answer."""
+        return self.complete and self.low is not None and self.chance is not None and self.low > self.chance
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the interval is over fewer items than its coverage is known for."""
+        return self.low is not None and too_few(self.independent, self.cells[0].info.metric, self.over_seeds)
+
+
+def task_score(cells: list[CellView]) -> TaskScore:
+    """Average the seeds of one strategy on one task; ends of the interval are None where any seed lacks them.
+
+    Reads the predictions where there are seeds enough for an interval over them.
+    """
+    scores = [cell.score for cell in cells if cell.score is not None]
+    if not scores:
+        return TaskScore(cells, None, None, None, None, None, None)
+    values = [score.value for score in scores]
+    wide = over_seeds(cells, cells[0].info.metric) if retrained(cells) else None
+    counts = [score.clusters or score.n for score in scores]
+    return TaskScore(
+        cells,
+        statistics.fmean(values),
+        wide.low if wide else mean([score.low for score in scores]),
+        wide.high if wide else mean([score.high for score in scores]),
+        max(score.chance for score in scores),
+        statistics.stdev(values) if len(values) > 1 else None,
+        max(score.n for score in scores),
+        wide is not None,
+        max(values) if len(values) > 1 else None,
+        min(counts),
+    )
+
+
+def retrained(cells: list[CellView]) -> bool:
+    """Whether these are three training runs or more, all with a score, in which the seed could matter."""
+    return len(cells) >= FEWEST_SEEDS and cells[0].info.seeded and all(cell.score is not None for cell in cells)
+
+
+def accuracy_of(cells: list[CellView]) -> tuple[float | None, float | None, float | None]:
+    """Accuracy beside the task's own metric, seeds averaged, with the interval that `task_score` would give it."""
+    found = [
+        cell.result.scores["accuracy"]
+        for cell in cells
+        if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores
+    ]
+    value, low, high = (mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
+    wide = over_seeds(cells, "accuracy") if retrained(cells) and len(found) == len(cells) else None
+    return (value, wide.low, wide.high) if wide else (value, low, high)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean, or None where any value was not measured or there is none."""
+    listed = list(values)
+    known = [number for value in listed if (number := finite(value)) is not None]
+    return statistics.fmean(known) if known and len(known) == len(listed) else None
