@@ -18,7 +18,7 @@ from bench.config.probes import ContaminationProbe
 from bench.data.rows import Rows, TaskRows, limited
 from bench.probed import Check, ContaminationFindings
 from bench.probes import overlap
-from bench.probes.drops import Asked, perturbed
+from bench.probes.drops import Asked, Found, perturbed
 from bench.probes.membership import Evidence, controls, draw_members, gold, judge
 from bench.stats.contamination import holm_verdicts
 from bench.stats.metrics import chance
@@ -77,12 +77,13 @@ def examine(subject: Subject, asked: ContaminationProbe, meter: Meter) -> Contam
     Overlap looks for every row of the test split in what was trained on. Membership and perturbations ask `asked.items`
     drawn test items and as many matched controls; of an untrained model its scored test rows, without controls.
     """
-    checks = overlaps(subject)
+    checks = overlaps(subject) if "overlap" in asked.checks else []
     sides = paired_sides(subject, asked, meter) if subject.trained else None
     tests = sides.tests if sides else limited(subject.rows.test, asked.items)
     plain = subject.answer.predict(tests.fields, meter)
     other = subject.answer.predict(sides.controls.fields, meter) if sides else None
-    checks.append(membership(subject, sides, plain, other, asked) if sides and other is not None else untrained())
+    if "membership" in asked.checks:
+        checks.append(membership(subject, sides, plain, other, asked) if sides and other is not None else untrained())
     task = subject.context.task
     asks = Asked(
         answer=subject.answer, task=task, tests=tests, plain=right(plain, tests), seed=subject.context.seed,
@@ -90,7 +91,7 @@ def examine(subject: Subject, asked: ContaminationProbe, meter: Meter) -> Contam
         plain_controls=right(other, sides.controls) if sides and other is not None else None,
         draws=asked.permutations,
     )  # fmt: skip
-    found = perturbed(asks, subject.rows.wordings, meter)
+    found = perturbed(asks, subject.rows.wordings, meter) if "perturbation" in asked.checks else Found()
     return ContaminationFindings(
         dose=subject.dose,
         test_items=tests.index,

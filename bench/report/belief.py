@@ -102,5 +102,3 @@ def separable(board: Board, task: str, pairs: list[Pair]) -> str:
     if same:
         parts.append(f"It cannot be told apart from {show.listed(same)}.")
     return " ".join(parts)
-
-

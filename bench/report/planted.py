@@ -71,7 +71,7 @@ def planted_controls(run: Run) -> list[Control]:
         key = _key(cell)
         if cell.info.plant or key in found:
             found.setdefault(key, {})[cell.info.seed, cell.info.plant] = record.contamination
-    return [Control(*key[:3], _splits(by)) for key, by in found.items()]
+    return [Control(model, task, name, _splits(by)) for (model, task, name, *_), by in found.items()]
 
 
 def _key(cell: CellView) -> tuple[str, ...]:
