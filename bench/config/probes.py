@@ -8,7 +8,6 @@ from pydantic import Field, field_validator, model_validator
 
 from bench.config.frozen import Frozen, Whole, Word
 
-
 CheckFamily = Literal["overlap", "membership", "perturbation"]
 CHECKS: tuple[CheckFamily, ...] = ("overlap", "membership", "perturbation")
 """Families of contamination checks, the cheapest first."""

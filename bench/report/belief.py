@@ -64,7 +64,8 @@ def sure(board: Board, task: str) -> str:
     over = "other test items and other seeds" if seeds >= 3 else "other test items of the same kind"
     told = (
         f"The best, {row.strategy}, scores {show.score(score.value)}; on {over} it could be anything "
-        f"{show.interval(score.low, score.high)} (95%, {show.count(score.n or 0, 'item')}, {show.count(seeds, 'seed')})."
+        f"{show.interval(score.low, score.high)} "
+        f"(95%, {show.count(score.n or 0, 'item')}, {show.count(seeds, 'seed')})."
     )
     if seeds < 3 and row.seeded:
         told += " Training again with another seed moves it too, which this interval does not hold."

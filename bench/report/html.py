@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from bench.report.belief import Belief
 from bench.report.breakeven import BreakEven, break_even_table
 from bench.report.breakeven_chart import break_even_figures
 from bench.report.breakeven_chart import line_classes as cost_classes
@@ -18,7 +19,10 @@ from bench.report.curve import Curve, curve_table
 from bench.report.curve_chart import curve_figure, line_classes
 from bench.report.figures import Figure, family_classes, figures
 from bench.report.format import plain
+from bench.report.formats_chart import formats_figure
 from bench.report.page import Page, Section
+from bench.report.planted import Control, control_table
+from bench.report.power_chart import power_figure
 from bench.report.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,6 +59,15 @@ class DrawnBreakEven:
     table: Table
 
 
+@dataclass(frozen=True)
+class DrawnBelief:
+    """What a task can be believed for, with its figures: formats, and a planted leak for each strategy that has one."""
+
+    belief: Belief
+    formats: Figure | None
+    controls: list[tuple[Control, Figure | None]]
+
+
 def to_html(page: Page) -> str:
     """The page as HTML. Every string of a record passes autoescape; only our own style, script and SVG do not."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
@@ -79,6 +92,7 @@ def to_html(page: Page) -> str:
         drawn=drawn,
         curves=lines,
         costs=costs,
+        beliefs=[_believed(b, f"t{i}-{j}") for i, s in enumerate(page.sections) for j, b in enumerate(s.beliefs)],
         style=Markup(style),
         script=Markup(script),
         policy=policy(style, script),
@@ -88,6 +102,13 @@ def to_html(page: Page) -> str:
 def _drawn(section: Section, colours: dict[str, str], key: str, wanted: bool) -> Drawn:
     legend = {row.family: colours[row.family] for row in section.board.ranked}
     return Drawn(section, figures(section.board, section.answer.pick, colours, key) if wanted else [], legend)
+
+
+def _believed(belief: Belief, key: str) -> DrawnBelief:
+    view = belief.formats
+    figure = None if view is None else formats_figure(view.rows, view.title, view.chance, f"{key}-formats")
+    controls = [(one, power_figure(one, f"{key}-power{i}")) for i, one in enumerate(belief.controls)]
+    return DrawnBelief(belief, figure, controls)
 
 
 def environment() -> Environment:
@@ -101,6 +122,7 @@ def environment() -> Environment:
         finalize=_printable,
     )
     env.filters["svg"] = Markup
+    env.filters["control_table"] = control_table
     return env
 
 

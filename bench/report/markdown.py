@@ -8,6 +8,7 @@ from bench.report.breakeven import break_even_table
 from bench.report.curve import curve_table
 from bench.report.format import plain
 from bench.report.page import Page, Section
+from bench.report.planted import control_table
 from bench.report.tables import Entry, Table
 
 SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -47,6 +48,7 @@ def to_markdown(page: Page) -> str:
     for section in page.sections:
         lines += _table(section.table)
     lines += ["", "The figures, score against memory and against time, are in the HTML page."]
+    lines += _beliefs(page)
     if page.break_evens:
         lines += ["", "## When tuning is cheaper"]
         for view in page.break_evens:
@@ -71,6 +73,18 @@ def to_markdown(page: Page) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _beliefs(page: Page) -> list[str]:
+    """Questions and answers for each task, the tables behind them, and the planted controls."""
+    lines = ["", "## Can I believe it?"]
+    for belief in (belief for section in page.sections for belief in section.beliefs):
+        lines += ["", f"### {escape(belief.title)}", ""]
+        lines += [f"- **{escape(question)}** {escape(answer)}" for question, answer in belief.answers]
+        tables = [belief.formats.table if belief.formats else None, belief.contamination]
+        lines += [line for table in tables if table for line in _table(table, "####")]
+        lines += [line for one in belief.controls for line in _table(control_table(one), "####")]
+    return lines
+
+
 def _comparisons(sections: list[Section]) -> list[str]:
     lines = ["", "## Comparisons"]
     for section in sections:
@@ -81,12 +95,12 @@ def _comparisons(sections: list[Section]) -> list[str]:
     return lines if len(lines) > 2 else [*lines, "", "No two strategies can be compared yet."]
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: Table, level: str = "###") -> list[str]:
     """A heading, the table and its notes. Every row has as many cells as the head."""
     heads = [escape(f"{column.name} ({column.unit})" if column.unit else column.name) for column in table.columns]
     lines = [
         "",
-        f"### {escape(table.caption)}",
+        f"{level} {escape(table.caption)}",
         "",
         f"| {' | '.join(heads)} |",
         f"| {' | '.join('---:' if column.numeric else ':---' for column in table.columns)} |",

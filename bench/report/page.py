@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.report import format as show
 from bench.report.appendix import ended, failures, pair_tables
+from bench.report.belief import Belief, beliefs
 from bench.report.breakeven import BreakEven, break_evens
 from bench.report.budgets import budget
 from bench.report.claims import Answer, Conclusion, conclude
@@ -66,6 +67,7 @@ class Section:
     tasks: list[Table]
     pairs: list[Table]
     pair_notes: list[str]
+    beliefs: list[Belief]
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Page:
 def build(run: Run) -> Page:
     """Everything the page says about a run. Reads the predictions of each leaderboard as it comes to it."""
     sample = _on_sample(run)
-    sections = [_section(board, conclude(board, sample)) for board in boards(run.cells)]
+    found = boards(run.cells)
+    sections = [_section(run, board, conclude(board, sample), len(found) > 1) for board in found]
     return Page(
         run.plan.run,
         _compared(run),
@@ -127,7 +130,7 @@ def headline(page: Page) -> str:
     return show.plain(f"{title}{first.answer.use} {first.answer.caveat}")
 
 
-def _section(board: Board, conclusion: Conclusion) -> Section:
+def _section(run: Run, board: Board, conclusion: Conclusion, several: bool) -> Section:
     return Section(
         board,
         conclusion.answer,
@@ -135,6 +138,7 @@ def _section(board: Board, conclusion: Conclusion) -> Section:
         [task_table(board, task, conclusion.pairs) for task in board.tasks],
         pair_tables(board, conclusion.pairs),
         conclusion.notes,
+        beliefs(run, board, conclusion.pairs, several),
     )
 
 

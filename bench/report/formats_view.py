@@ -1,0 +1,233 @@
+"""What other prompt formats do to the scores of a task: a table, the rows of its figure, and sentences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from bench.probed import FormatAnswer, FormatFindings
+from bench.report import format as show
+from bench.report.collect import CellView
+from bench.report.formats_chart import Dot, FormatRow
+from bench.report.tables import Column, Entry, Table
+from bench.stats.spread import (
+    Key,
+    Spread,
+    by_key,
+    degenerate,
+    key_of,
+    own_demonstrations,
+    reversals,
+    spread,
+    summary,
+)
+
+MOST_PAIRS = 3
+"""Pairs of strategies whose reversals are told."""
+
+
+@dataclass(frozen=True)
+class FormatsView:
+    """One task in other formats."""
+
+    title: str
+    chance: float
+    rows: list[FormatRow]
+    table: Table
+    sentences: list[str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One strategy, its seeds together: a format's score is the mean over them."""
+
+    strategy: str
+    found: list[FormatFindings]
+    plain: dict[Key, float]
+    calibrated: dict[Key, float]
+    trained: set[Key]
+    degenerate: set[Key]
+    """Formats that make some seed give every item one label."""
+
+    @property
+    def every(self) -> Spread:
+        """Scores over all formats."""
+        every = spread(list(self.plain.values()))
+        assert every is not None  # nobody is asked in no format
+        return every
+
+    def over(self, keys: Iterable[Key]) -> Spread | None:
+        """Scores over these formats; None of none."""
+        return spread([self.plain[key] for key in keys])
+
+    @property
+    def never(self) -> list[Key]:
+        """Formats it was not trained on."""
+        return [key for key in self.plain if key not in self.trained]
+
+    @property
+    def draws(self) -> float | None:
+        """Median over seeds of how far draws of demonstrations lie apart in one format."""
+        known = [s.draws for f in self.found if (s := summary(f)) is not None and s.draws is not None]
+        return statistics.median(known) if known else None
+
+
+def formats_view(task: str, metric: str, by_strategy: dict[str, list[CellView]]) -> FormatsView | None:
+    """What the cells of a task said in other formats; None where none was asked."""
+    asked = [one for name, cells in by_strategy.items() if (one := _asked(name, cells)) is not None]
+    if not asked:
+        return None
+    number = max(len(one.plain) for one in asked)
+    items = max(len(found.items) for one in asked for found in one.found)
+    title = f"{task}: {metric} in {number} prompt formats"
+    rows = [_row(one, f"c{1 + i % 7}") for i, one in enumerate(asked)]
+    chance = max(found.chance for one in asked for found in one.found)
+    return FormatsView(title, chance, rows, _table(task, metric, items, asked), _sentences(asked, number))
+
+
+def _asked(strategy: str, cells: list[CellView]) -> Asked | None:
+    found = [r.formats for c in cells if (r := c.probes.get("formats")) is not None and r.formats is not None]
+    if not found:
+        return None
+    answers = [answer for one in found for answer in own_demonstrations(one)]
+
+    def which(test: list[FormatAnswer]) -> set[Key]:
+        return {key_of(answer) for answer in test}
+
+    plain = _means([by_key(one) for one in found])
+    if not plain:
+        return None
+    return Asked(
+        strategy,
+        found,
+        plain,
+        _means([by_key(one, calibrated=True) for one in found]),
+        which([a for a in answers if a.trained_on]),
+        which([a for a in answers if degenerate(a)]),
+    )
+
+
+def _means(tables: list[dict[Key, float]]) -> dict[Key, float]:
+    """The mean over seeds of every format that all of them answered."""
+    shared = [key for key in tables[0] if all(key in table for table in tables)]
+    return {key: statistics.fmean(table[key] for table in tables) for key in shared}
+
+
+def _row(one: Asked, colour: str) -> FormatRow:
+    learns = bool(one.trained)
+    dots = [
+        Dot(value, trained_on=key in one.trained or not learns, degenerate=key in one.degenerate)
+        for key, value in one.plain.items()
+    ]
+    return FormatRow(one.strategy, colour, dots)
+
+
+def _table(task: str, metric: str, items: int, asked: list[Asked]) -> Table:
+    columns = [
+        Column("strategy", "seeds × formats", False),
+        Column("median", metric),
+        Column("half of the formats", "quartiles"),
+        Column("all formats", "lowest to highest"),
+        Column("calibrated", "median, lowest to highest"),
+        Column("trained on", "median"),
+        Column("never trained on", "median"),
+        Column("demonstrations", "range over draws"),
+        Column("one label for all", "formats"),
+    ]
+    notes = [
+        f"{items} items in every format; a format's score is the mean over seeds. Medians and quartiles lead, because "
+        "the range is ruled by the worst format, often one in which every item gets the same label. Calibrated: each "
+        "label's probability divided by what the same prompt gives it without content (Zhao et al. 2021)."
+    ]
+    return Table(f"{task} in other prompt formats", columns, [_entries(one) for one in asked], notes)
+
+
+def _entries(one: Asked) -> list[Entry]:
+    every, calibrated = one.every, spread(list(one.calibrated.values()))
+    trained, never = (one.over(keys) if one.trained else None for keys in (sorted(one.trained), one.never))
+    return [
+        Entry(one.strategy, f"{len(one.found)} × {len(one.plain)}", one.strategy),
+        _number(every.median),
+        _ends(every.q1, every.q3),
+        _ends(every.low, every.high),
+        Entry("–")
+        if calibrated is None
+        else Entry(show.score(calibrated.median), _range(calibrated), calibrated.median),
+        _number(None if trained is None else trained.median),
+        _number(None if never is None else never.median),
+        _number(one.draws),
+        Entry(f"{len(one.degenerate)} of {len(one.plain)}", sort=len(one.degenerate)),
+    ]
+
+
+def _number(value: float | None) -> Entry:
+    return Entry("–" if value is None else show.score(value), sort=value, faint=value is None)
+
+
+def _ends(low: float, high: float) -> Entry:
+    return Entry(f"{show.score(low)}–{show.score(high)}", sort=high - low)
+
+
+def _median(over: Spread | None) -> Entry:
+    """With the range in small print."""
+    if over is None:
+        return Entry("–", faint=True)
+    return Entry(show.score(over.median), f"{show.score(over.low)}–{show.score(over.high)}", over.median)
+
+
+def _sentences(asked: list[Asked], number: int) -> list[str]:
+    """Medians first, then what tuning, calibration and single formats do to them."""
+    told = [(one.strategy, one.every) for one in sorted(asked, key=lambda one: -one.every.median)]
+    medians = show.listed(
+        [f"{name} {show.score(s.median)} ({show.score(s.q1)}–{show.score(s.q3)})" for name, s in told], 12
+    )
+    found = [f"Asked in {number} formats, the median is (half of the formats in brackets): {medians}."]
+    found += [sentence for one in asked if (sentence := _transfer(one))]
+    found += [sentence for sentence in (_calibration(asked), _turned(asked), _one_label(asked)) if sentence]
+    return found
+
+
+def _transfer(one: Asked) -> str | None:
+    """What a trained strategy keeps of its score where it is asked otherwise."""
+    trained, never = one.over(sorted(one.trained)), one.over(one.never)
+    if not one.trained or trained is None or never is None:
+        return None
+    where = "the format it was trained on" if trained.number == 1 else f"the {trained.number} it was trained on"
+    return (
+        f"{one.strategy} has {show.score(trained.median)} in {where} and {show.score(never.median)} in the median of "
+        f"{never.number} it never saw."
+    )
+
+
+def _calibration(asked: list[Asked]) -> str | None:
+    """Whether calibration narrowed the spread over formats, strategy by strategy."""
+    parts = []
+    for one in asked:
+        before, after = one.over(one.calibrated), spread(list(one.calibrated.values()))
+        if before is not None and after is not None:
+            widths = [show.score(s.q3 - s.q1) for s in (before, after)]
+            medians = [show.score(s.median) for s in (before, after)]
+            parts.append(f"{one.strategy} {' → '.join(widths)} (median {' → '.join(medians)})")
+    return f"Contextual calibration changed the width of that half: {show.listed(parts, 12)}." if parts else None
+
+
+def _turned(asked: list[Asked]) -> str | None:
+    """In how many formats the order of two strategies is not that of their median difference."""
+    parts = []
+    for first, second in combinations(asked, 2):
+        turned = reversals(first.plain, second.plain)
+        if turned is not None and turned.reversed:
+            parts.append(
+                (turned.reversed, f"{first.strategy} and {second.strategy} in {turned.reversed} of {turned.compared}")
+            )
+    parts.sort(key=lambda part: -part[0])
+    told = [words for _, words in parts[:MOST_PAIRS]]
+    return f"Which format is asked turns the order of {show.listed(told)}." if told else None
+
+
+def _one_label(asked: list[Asked]) -> str | None:
+    """Formats that make a strategy answer one label, whatever the item."""
+    parts = [f"{one.strategy} in {len(one.degenerate)}" for one in asked if one.degenerate]
+    return f"Every item got one and the same label from {show.listed(parts)} of these formats." if parts else None
