@@ -69,11 +69,15 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     pattern = None if located.source == "sample" else task.splits.train_matches  # its splits are alike already
     if pattern is not None:
         parts[0] = _matching(name, parts[0], pattern)
-    if task.limit is not None and task.limit < len(parts[1]):
-        keys = [text_key(fields) for fields in parts[1].fields]
-        first = sorted(range(len(keys)), key=lambda i: (keys[i], i))[: task.limit]
-        parts[1] = parts[1].take(sorted(first))
-    return TaskRows(parts[0], parts[1], located, pattern)
+    return TaskRows(parts[0], first_rows(parts[1], task.limit), located, pattern)
+
+
+def first_rows(rows: Rows, number: int | None) -> Rows:
+    """The `number` rows that come first in hash order, in file order; all of them where there are no more, or None."""
+    if number is None or number >= len(rows):
+        return rows
+    keys = [text_key(fields) for fields in rows.fields]
+    return rows.take(sorted(sorted(range(len(keys)), key=lambda i: (keys[i], i))[:number]))
 
 
 LETTERS_A_ROW = 16 * 1024

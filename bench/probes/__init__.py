@@ -1,0 +1,1 @@
+"""What finished cells are asked beyond their score, one probe a file."""
