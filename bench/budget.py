@@ -48,6 +48,8 @@ class Meter:
     device: str = "cpu"
     examples: int = 0
     padded_tokens: int = 0
+    rows: int = 0
+    """Rows forwarded: one an item, or one a label of it where the labels' words have several tokens."""
     steps: list[Step] = field(default_factory=list)
     book: Book = field(default_factory=Book)
     """FLOPs by shape."""
@@ -80,6 +82,7 @@ class Meter:
             inputs = args[0]
         rows, length = inputs.shape[0], inputs.shape[1]
         self.padded_tokens += rows * length
+        self.rows += rows
         mask = kwargs.get("attention_mask")
         if isinstance(mask, torch.Tensor) and mask.dim() == 2:
             # summed on the device and read once a step: no device sync of our own inside the forward
@@ -222,6 +225,7 @@ class Meter:
         """Count all of another meter's steps as well."""
         self.examples += other.examples
         self.padded_tokens += other.padded_tokens
+        self.rows += other.rows
         self._tokens_sum += other.tokens
         self._flops += other.flops
         self._recomputed += other.recomputed

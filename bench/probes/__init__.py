@@ -1,1 +1,1 @@
-"""What a finished cell is asked beyond its score. Nothing here imports torch: models are asked through `Answerer`."""
+"""What finished cells are asked beyond their score, one probe a file."""
