@@ -22,7 +22,7 @@ from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted
 from bench.score.readers import make_reader
 from bench.store import probe_file, read_result, write_record
-from bench.strategy import Answerer, Plan, TaskContext, Unsupported
+from bench.strategy import Plan, TaskContext, Unsupported
 from bench.worker import Cell, Load, Tell, drawn_test, rows_of, seed_everything
 
 
@@ -63,11 +63,14 @@ class Asked(Cell):
         assert asked is not None
         trained = bool(plan.groups) or plan.search is not None
         pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
+        base = self.base_answer(context) if trained and context.readout == "verbalizer" else None
+        if base is not None:
+            meter.watch([base.module])
         subject = Subject(
             plan.answer,
             context,
             rows,
-            base=self.base_answer(context) if trained and context.readout == "verbalizer" else None,
+            base=base,
             trained=trained,
             read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None),
             pool=[fields for pool in pools for fields in pool.fields],
@@ -75,7 +78,7 @@ class Asked(Cell):
         )
         return examine(subject, asked, meter)
 
-    def base_answer(self, context: TaskContext) -> Answerer:
+    def base_answer(self, context: TaskContext) -> Adapted:
         """The base without adaptation, asked in the cell's own readout."""
         base = build(self.job.model, self.job.cell.precision)
         self.placed(base)

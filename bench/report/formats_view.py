@@ -152,9 +152,7 @@ def _entries(one: Asked) -> list[Entry]:
         _number(every.median),
         _ends(every.q1, every.q3),
         _ends(every.low, every.high),
-        Entry("–")
-        if calibrated is None
-        else Entry(show.score(calibrated.median), _range(calibrated), calibrated.median),
+        _median(calibrated),
         _number(None if trained is None else trained.median),
         _number(None if never is None else never.median),
         _number(one.draws),
