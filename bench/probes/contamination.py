@@ -84,13 +84,18 @@ def examine(subject: Subject, asked: ContaminationProbe, meter: Meter) -> Contam
     other = subject.answer.predict(sides.controls.fields, meter) if sides else None
     if "membership" in asked.checks:
         checks.append(membership(subject, sides, plain, other, asked) if sides and other is not None else untrained())
-    task = subject.context.task
     asks = Asked(
-        answer=subject.answer, task=task, tests=tests, plain=right(plain, tests), seed=subject.context.seed,
-        paired=sides.paired if sides else [], controls=sides.controls if sides else None, base=subject.base if subject.trained else None,
+        answer=subject.answer,
+        task=subject.context.task,
+        tests=tests,
+        plain=right(plain, tests),
+        seed=subject.context.seed,
+        paired=sides.paired if sides else [],
+        controls=sides.controls if sides else None,
         plain_controls=right(other, sides.controls) if sides and other is not None else None,
+        base=subject.base if subject.trained else None,
         draws=asked.permutations,
-    )  # fmt: skip
+    )
     found = perturbed(asks, subject.rows.wordings, meter) if "perturbation" in asked.checks else Found()
     return ContaminationFindings(
         dose=subject.dose,
