@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
+from bench.config.formats import FormatMaterial, Wording
 from bench.config.probes import ContaminationProbe, FormatProbe, Probes
 from bench.config.schema import (
     AXES,
@@ -184,7 +185,8 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "run": RunSettings,
         "data": DataRef if model is Suite else DataSettings,
         "probes": Probes,
-        "formats": FormatProbe,
+        "formats": FormatMaterial if loc[:1] == ("tasks",) else FormatProbe,
+        "wordings": Wording,
         "contamination": ContaminationProbe,
     }
     here = model

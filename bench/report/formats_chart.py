@@ -62,9 +62,8 @@ def formats_figure(rows: Sequence[FormatRow], title: str, chance: float | None, 
 def _said(row: FormatRow) -> str:
     found = spread([dot.value for dot in row.dots])
     assert found is not None
-    return (
-        f"{plain(row.strategy)} median {show.score(found.median)}, {show.score(found.low)} to {show.score(found.high)}"
-    )
+    ends = f"{show.score(found.low)} to {show.score(found.high)}"
+    return f"{plain(row.strategy)} median {show.score(found.median)}, {ends}"
 
 
 def draw(rows: Sequence[FormatRow], chance: float | None, title: str, kind: str) -> str:
@@ -77,8 +76,10 @@ def draw(rows: Sequence[FormatRow], chance: float | None, title: str, kind: str)
     colour = alt.Color("colour:N", scale=None)
     layers: list[Any] = []
     if chance is not None and low <= chance <= high:
-        data = alt.Data(values=[{"x": chance}])
-        layers.append(alt.Chart(data).mark_rule(color=COLOURS["chance"], strokeDash=[5, 4], aria=False).encode(x=x))
+        line = alt.Chart(alt.Data(values=[{"x": chance, "y": len(rows) - 0.7}]))
+        text = line.mark_text(color=COLOURS["chance"], align="left", dx=4, fontSize=11, aria=False)
+        layers.append(line.mark_rule(color=COLOURS["chance"], strokeDash=[5, 4], aria=False).encode(x=x))
+        layers.append(text.encode(x=_x("x"), y=y, text=alt.value("chance")))
     boxes = alt.Chart(alt.Data(values=[_box(row, at) for at, row in enumerate(rows)]))
     layers += [
         boxes.mark_rect(opacity=0.16, aria=False).encode(x=_x("q1"), x2="q3:Q", y=y, y2="bottom:Q", color=colour),

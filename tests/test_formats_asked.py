@@ -1,0 +1,359 @@
+"""A finished cell asked in other prompt formats, and one trained on several, on tiny models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import FAMILIES, STRATEGIES, driven
+
+from bench import plan as planning
+from bench.budget import Meter
+from bench.config import load
+from bench.config.probes import FormatProbe
+from bench.config.schema import Budget, Template
+from bench.data.formats import sample
+from bench.data.prompts import fill
+from bench.data.rows import first_rows
+from bench.models.base import Base
+from bench.outcomes import refuse_what_is_missing
+from bench.probed import FormatFindings
+from bench.probes.formats import ask
+from bench.records import Result, Status
+from bench.score.adapted import Calibrated
+from bench.score.demonstrations import Demonstrations
+from bench.score.readers import VerbalizerReader, make_reader
+from bench.store import read_result
+from bench.strategy import Plan, Unsupported
+from bench.train.loop import adapt
+from bench.worker import run_cell, seed_everything
+
+NAMES = sorted(STRATEGIES)
+CELLS = [(n, f, r) for n in NAMES for f in FAMILIES for r in STRATEGIES[n].readouts]
+every_cell = pytest.mark.parametrize(("name", "family", "readout"), CELLS, ids=["-".join(c) for c in CELLS])
+CHATML = (
+    "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+OTHER = Template(pattern="{text}\n\nThat was", verbalizer={"negative": " awful", "positive": " fine"})
+
+
+@every_cell
+def test_asked_through_its_own_template_it_answers_the_same(name: str, family: str, readout: str) -> None:
+    """Bit by bit, whatever the strategy; an encoder's head reads no prompt and says so. Another prompt is another
+    answer, and leaves the first as it was."""
+    done = driven(name, family, readout)
+    if done.refused is not None:
+        pytest.skip(done.refused)
+    assert done.plan is not None
+    fields, answer = tiny.rows().test.fields, done.plan.answer
+    if readout == "head" and done.base.kind in ("masked", "encoder"):
+        with pytest.raises(
+            Unsupported, match="reads the bare text, which no prompt can change: use readout=verbalizer"
+        ):
+            answer.through(tiny.task().templates[0])
+        return
+    assert np.array_equal(answer.through(tiny.task().templates[0]).predict(fields, Meter()), done.scores)
+    other = answer.through(OTHER).predict(fields, Meter())
+    assert other.shape == done.scores.shape and np.isfinite(other).all() and not np.array_equal(other, done.scores)
+    assert np.array_equal(answer.predict(fields, Meter()), done.scores)
+
+
+def test_another_template_brings_its_own_words() -> None:
+    """The same scores as a reader made for that template, also calibrated and with demonstrations."""
+    base, fields = tiny.base("tiny-gpt2"), tiny.rows().test.fields
+    there = tiny.context("verbalizer", task=tiny.task().model_copy(update={"templates": [OTHER]}))
+    for name, options in (
+        ("zero_shot", {"calibrate": True}),
+        ("few_shot", {"k": 2}),
+        ("few_shot", {"k": 2, "selection": "retrieved"}),
+    ):
+        chosen = STRATEGIES[name].Options.model_validate(options)
+        here = STRATEGIES[name].prepare(base, tiny.context("verbalizer"), chosen).answer.through(OTHER)
+        made = STRATEGIES[name].prepare(base, there, chosen).answer
+        assert np.array_equal(here.predict(fields, Meter()), made.predict(fields, Meter())), (name, options)
+
+
+def chatting(family: str = "tiny-gpt2") -> Base:
+    """A tiny model whose tokenizer has a chat template and adds a beginning of its own."""
+    base = tiny.base(family)
+    base.tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|end|>", "<|assistant|>"]})
+    base.tokenizer.chat_template = CHATML
+    base.module.resize_token_embeddings(len(base.tokenizer))  # type: ignore[operator]
+    return base
+
+
+TURN = Template(pattern="{text}\nIs it good?", verbalizer={"negative": "no", "positive": "yes"}, chat=True)
+
+
+@pytest.mark.parametrize("readout", ["verbalizer", "head"])
+def test_a_chat_template_stands_around_the_prompt_once(readout: str) -> None:
+    """Ids are those of the whole rendered chat, its special tokens single and one beginning of sequence."""
+    base = chatting()
+    reader = make_reader(base, tiny.context(readout, sequence=200)).through(TURN)
+    fields = tiny.rows().test.fields[:2]
+    for one, row in zip(reader.encode(fields), fields, strict=True):
+        turns = [{"role": "user", "content": fill(TURN, row)}]
+        text = base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert one.ids == base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert one.ids.count(base.tokenizer.bos_token_id) == 1
+        assert one.ids[-1] == base.tokenizer.convert_tokens_to_ids("<|assistant|>")
+
+
+@pytest.mark.parametrize("readout", ["verbalizer", "head"])
+def test_a_long_turn_loses_its_front_and_no_part_of_the_template(readout: str) -> None:
+    base = chatting()
+    reader = make_reader(base, tiny.context(readout, sequence=20)).through(TURN)
+    [one] = reader.encode([{"text": "a" * 100}])
+    assert one.length == 20 and reader.truncated == 1
+    assert base.tokenizer.decode(one.ids) == "<|bos|><|user|>aaaa\nIs it good?<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize("readout", ["verbalizer", "head"])
+def test_a_template_that_leaves_no_room_is_refused(readout: str) -> None:
+    base = chatting()
+    base.tokenizer.chat_template = "Be kind and helpful." + CHATML
+    reader = make_reader(base, tiny.context(readout, sequence=8)).through(TURN)
+    with pytest.raises(Unsupported, match="leaves no token of 8 for .*: raise sequence"):
+        reader.encode([{"text": "aaaa"}])
+
+
+@pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-bert"])
+def test_without_a_chat_template_a_turn_is_refused(family: str) -> None:
+    with pytest.raises(Unsupported, match="this model has no chat template: use one without chat"):
+        make_reader(tiny.base(family), tiny.context("verbalizer")).through(TURN)
+
+
+def test_a_chat_template_that_changes_the_text_is_refused() -> None:
+    base = chatting()
+    base.tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
+    with pytest.raises(Unsupported, match="changes the user's text: use a prompt without chat"):
+        make_reader(base, tiny.context("verbalizer")).through(TURN)
+
+
+def test_demonstrations_stand_inside_the_users_turn() -> None:
+    """And the shared keys and values give what joining the ids gives."""
+    base, context = chatting(), tiny.context("verbalizer", sequence=100)
+    shown = Demonstrations(make_reader(base, context), base.module, context).through(TURN)  # type: ignore[arg-type]
+    shown.rows = context.train.take([0, 1])
+    assert isinstance(shown.reader, VerbalizerReader)
+    [question] = shown.reader.encode([{"text": "zz"}])
+    text = base.tokenizer.decode(shown.joined(shown.prefix(shown.rows), question).ids)
+    first, second = (fill(TURN, f) for f in shown.rows.fields)
+    said = [TURN.verbalizer[context.task.labels[y]] for y in shown.rows.labels]
+    inside = f"{first} {said[0]}\n\n{second} {said[1]}\n\nzz\nIs it good?"
+    assert text == f"<|bos|><|user|>{inside}<|end|><|assistant|>"
+    fields = tiny.rows().test.fields[:3]
+    cached = shown.predict(fields, Meter())
+    shown.choose, shown.rows = (lambda rows: lambda _: rows)(shown.rows), None
+    np.testing.assert_allclose(cached, shown.predict(fields, Meter()), atol=1e-4)
+
+
+def test_demonstrations_are_drawn_anew() -> None:
+    """Number 0 is the cell's own; others differ; retrieved ones have no draw; a calibrated one stays so."""
+    base, fields = tiny.base("tiny-gpt2"), tiny.rows().test.fields
+
+    def prepare(**given: Any) -> Plan:
+        return STRATEGIES["few_shot"].prepare(base, tiny.context("verbalizer"), tiny.options("few_shot", **given))
+
+    plan = prepare()
+    assert plan.redrawn is not None
+    drawn = [plan.redrawn(i).predict(fields, Meter()) for i in range(3)]
+    assert np.array_equal(drawn[0], plan.answer.predict(fields, Meter()))
+    assert not np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[1], drawn[2])
+    assert prepare(selection="retrieved").redrawn is None
+    calibrated = prepare(calibrate=True)
+    assert calibrated.redrawn is not None and isinstance(calibrated.redrawn(1), Calibrated)
+
+
+PROBE = FormatProbe(number=10, items=8, demonstrations=2)
+
+
+@cache
+def found(name: str, family: str, readout: str = "verbalizer") -> FormatFindings:
+    """The probe's findings about a finished tiny cell."""
+    done = driven(name, family, readout)
+    assert done.plan is not None, done.refused
+    meter = Meter()
+    meter.watch(done.plan.seen)
+    findings = ask(done.plan, done.context, tiny.rows().test, PROBE, meter)
+    meter.unwatch()
+    return findings
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [(n, f) for n in ("zero_shot", "lora") for f in ("tiny-gpt2", "tiny-bert", "tiny-t5")]
+)
+def test_a_cell_is_asked_in_every_format(name: str, family: str) -> None:
+    """All items in all formats, calibrated and not; format 0 scores what the cell's record does."""
+    findings, done = found(name, family), driven(name, family, "verbalizer")
+    assert [a.number for a in findings.answers] == list(range(10)) and findings.items == tiny.rows().test.index
+    own = findings.answers[0]
+    assert own.answers == np.bincount(done.scores.argmax(-1), minlength=2).tolist()
+    assert own.scores["accuracy"] == np.mean(done.scores.argmax(-1) == tiny.rows().test.labels)
+    for answer in findings.answers:
+        assert sum(answer.answers) == sum(answer.calibrated_answers or []) == 8 and answer.demonstrations is None
+        assert answer.calibrated is not None and set(answer.calibrated) == set(answer.scores) == {"accuracy"}
+        assert answer.described["chat"] == "no"
+    assert [a.trained_on for a in findings.answers] == [name == "lora"] + [False] * 9
+    assert "the model has no chat template" in findings.notes[0]
+
+
+def test_ten_formats_cost_at_most_twelve_plain_scores() -> None:
+    """A hundred items as the default asks: three content-free rows a format are all that comes on top."""
+    done = driven("zero_shot", "tiny-gpt2", "verbalizer")
+    assert done.plan is not None
+    rows = first_rows(tiny.rows().train, 100)
+    plain, meter = Meter(), Meter()
+    plain.watch(done.plan.seen)
+    done.plan.answer.predict(rows.fields, plain)
+    plain.unwatch()
+    meter.watch(done.plan.seen)
+    findings = ask(done.plan, done.context, rows, FormatProbe(), meter)
+    meter.unwatch()
+    assert findings.plain_forwards == plain.rows and findings.forwards == meter.rows
+    assert meter.rows <= 12 * plain.rows and meter.examples == 10 * 103
+
+
+def test_few_shot_is_asked_with_several_draws_and_one_cache_each() -> None:
+    """Ten formats, two draws: twenty passes over the demonstrations, and the cell's own draw first."""
+    done, calls = driven("few_shot", "tiny-gpt2", "verbalizer"), Counter[str]()
+    assert done.plan is not None
+    watch = done.base.module.register_forward_pre_hook(
+        lambda m, a, k: calls.update(["prefix" if "past_key_values" not in k else "rows"]), with_kwargs=True
+    )
+    findings = found.__wrapped__("few_shot", "tiny-gpt2")
+    watch.remove()
+    assert calls["prefix"] == 20
+    assert [(a.number, a.demonstrations) for a in findings.answers] == [(n, d) for n in range(10) for d in (0, 1)]
+    assert findings.answers[0].answers == np.bincount(done.scores.argmax(-1), minlength=2).tolist()
+    assert not any(a.trained_on for a in findings.answers)
+
+
+def test_calibration_from_one_pass_is_the_strategys_own() -> None:
+    """Format 0 calibrated here is `zero_shot` with calibrate=true."""
+    base, test = tiny.base("tiny-gpt2"), tiny.rows().test
+    plan = STRATEGIES["zero_shot"].prepare(base, tiny.context("verbalizer"), tiny.options("zero_shot", calibrate=True))
+    scores = plan.answer.predict(test.fields, Meter())
+    counts = np.bincount(scores.argmax(-1), minlength=2).tolist()
+    assert found("zero_shot", "tiny-gpt2").answers[0].calibrated_answers == counts
+    assert ask(plan, tiny.context("verbalizer"), test, PROBE, Meter()).answers[0].calibrated_answers == counts
+
+
+def test_a_head_is_asked_without_calibration_and_an_encoders_not_at_all() -> None:
+    assert all(a.calibrated is None for a in found("lora", "tiny-gpt2", "head").answers)
+    with pytest.raises(Unsupported, match="reads the bare text"):
+        found("lora", "tiny-bert", "head")
+
+
+def test_a_format_the_model_cannot_read_is_left_out_with_a_note() -> None:
+    """A chat template that leaves no room: its formats are named, the others stand."""
+    base = chatting()
+    base.tokenizer.chat_template = "Be a most kind and helpful assistant to everybody you meet today." + CHATML
+    plan = STRATEGIES["zero_shot"].prepare(base, tiny.context("verbalizer"), tiny.options("zero_shot"))
+    findings = ask(plan, tiny.context("verbalizer"), tiny.rows().test, PROBE, Meter())
+    missing = set(range(10)) - {a.number for a in findings.answers}
+    assert missing and {f"format {n} was not asked" for n in missing} <= {n.split(":")[0] for n in findings.notes}
+    assert findings.forwards is None, "nobody watched"
+
+
+def taught(name: str, family: str, readout: str, number: int = 3) -> Any:
+    """A finished cell that trains on several formats, and its plan's examples; or why it was refused."""
+    torch.set_num_threads(1)
+    formats = tuple(f.template for f in sample(tiny.task(), number, 0, chat=False))
+    context, base = tiny.context(readout, formats=formats), tiny.base(family)
+    refuse_what_is_missing(STRATEGIES[name], base, context)
+    seed_everything(0)
+    plan = STRATEGIES[name].prepare(base, context, tiny.options(name))
+    if plan.formats < number:
+        return plan, context, None
+    meter = Meter(Budget(labels=tiny.LABELS, train_examples=number * tiny.LABELS))
+    meter.watch(plan.seen)
+    done = adapt(plan, context, meter)
+    meter.unwatch()
+    return plan, context, (meter, done)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if "lr" in STRATEGIES[n].Options.model_fields and n not in ("adapter_fusion", "frozen")]
+)
+@pytest.mark.parametrize("readout", ["verbalizer", "head"])
+def test_every_gradient_strategy_trains_on_several_formats(name: str, readout: str) -> None:
+    """Each labelled row once in each format; labels counted once; the head, where there is one, shared."""
+    if readout not in STRATEGIES[name].readouts:
+        pytest.skip("it has no such readout")
+    # PEFT's OFT knows no layer of GPT-2, and Llama has no biases
+    plan, context, done = taught(name, "tiny-llama" if name == "peft" else "tiny-gpt2", readout)
+    assert done is not None and plan.examples is not None
+    meter, trained = done
+    examples = plan.examples()
+    assert Counter(examples.groups) == dict.fromkeys(range(3), tiny.LABELS)
+    assert meter.examples == 3 * tiny.LABELS and len(trained.read) == tiny.LABELS
+    encoded = {g: [e.ids for e in examples.encoded if e.group == g] for g in range(3)}
+    assert len({tuple(map(tuple, ids)) for ids in encoded.values()}) == 3, "the formats are read apart"
+    listed = [id(p) for g in plan.groups for p in g.params]
+    assert len(listed) == len(set(listed))
+    findings = ask(plan, context, tiny.rows().test, PROBE, Meter())
+    assert [a.trained_on for a in findings.answers] == [True] * 3 + [False] * 7
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "few_shot", "autoprompt", "adapter_fusion"])
+def test_what_would_not_train_on_them_says_so_in_its_plan(name: str) -> None:
+    plan, _, done = taught(name, "tiny-gpt2", "verbalizer")
+    assert done is None and plan.formats == 1
+
+
+def test_an_encoders_head_cannot_train_on_formats() -> None:
+    with pytest.raises(Unsupported, match="which no prompt can change"):
+        taught("lora", "tiny-bert", "head")
+
+
+def recorded(tmp_path: Path, *tokens: str) -> list[Result]:
+    """Records of cells of `suite=glue-all` on a tiny model and the bundled sample."""
+    common = ["suite=glue-all", "model=random:tiny-llama", "data.source=sample", "budget.labels=8", "threads=1",
+              "budget.train_examples=24", "batch=4", "sequence=128", "device=cpu", f"results_dir={tmp_path}"]  # fmt: skip
+    results = []
+    for job in planning.make(load([*common, *tokens])).jobs:
+        Path(job.folder).mkdir(parents=True)
+        assert run_cell(job, partial(tiny.base, "tiny-llama"), lambda phase, share: None) == 0
+        results.append(read_result(Path(job.folder) / "result.json"))
+    return results
+
+
+def test_a_worker_trains_on_formats_within_the_same_budget(tmp_path: Path) -> None:
+    """Eight labels in three formats are 24 examples; the record names them by digest."""
+    [result] = recorded(tmp_path, "tasks=sst2", "strategies=lora", "strategies.lora.formats_in_training=3")
+    assert result.outcome.status is Status.ok, result.outcome.reason
+    assert result.used is not None and (result.used.labels, result.used.train_examples) == (8, 24)
+    assert result.cell.formats_digest is not None
+
+
+def test_formats_and_sources_work_together(tmp_path: Path) -> None:
+    """Every task of the set in its own formats; the same digest and the same training, whichever task is scored."""
+    tokens = ["tasks=sst2,rte", "strategies=lora_multitask", "strategies.lora_multitask.formats_in_training=2"]
+    first, second = recorded(tmp_path, *tokens)
+    assert first.outcome.status is Status.ok, first.outcome.reason
+    assert first.training is not None and second.training is not None
+    assert first.training.losses == second.training.losses
+    assert first.cell.formats_digest == second.cell.formats_digest is not None
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "frozen", "adapter_fusion"])
+def test_a_worker_refuses_formats_that_would_not_be_trained_on(name: str, tmp_path: Path) -> None:
+    [result] = recorded(
+        tmp_path,
+        "tasks=sst2",
+        f"strategies={name}",
+        f"strategies.{name}.sources=[]",
+        f"strategies.{name}.formats_in_training=2",
+    )
+    assert result.outcome.status is Status.unsupported
+    assert "does not train on several prompt formats: take away formats_in_training, or use lora" in (
+        result.outcome.reason or ""
+    )
