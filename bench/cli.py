@@ -173,6 +173,40 @@ def doctor(as_json: Json = False) -> None:
         print(f"not here  {entry['what']}: {entry['why']}")
 
 
+@app.command(context_settings=LOOSE)
+def selftest(tokens: Tokens = None, as_json: Json = False) -> None:
+    """Measure the harness itself: coverage of its intervals, false claims, an engine that repeats itself."""
+    from bench.selftest.run import gather, options, verdict
+
+    asked = options(tokens or [])
+    with working(as_json, "measuring the harness: about two minutes"):
+        figures = list(gather(asked))
+    code, lines = verdict(figures)
+    if as_json:
+        print(json.dumps({"figures": [one.as_json() for one in figures], "ok": code == 0}, indent=1))
+        raise typer.Exit(code)
+    table = Table(title="the harness's own figures", title_justify="left")
+    for heading in ("figure", "measured", "bounds", "ok"):
+        table.add_column(heading, overflow="fold")
+    for one in figures:
+        table.add_row(one.name, one.measured(), one.bounds(), "yes" if one.ok else "NO")
+    out().print(table)
+    for line in lines:
+        print(line)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def working(silent: bool, words: str) -> Iterator[None]:
+    """A line on standard error while something takes long; nothing where it is no terminal."""
+    console = Console(file=sys.stderr)
+    if silent or not console.is_terminal:
+        yield
+        return
+    with console.status(words):
+        yield
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 

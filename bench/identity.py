@@ -19,7 +19,7 @@ NUMERICS = 3
 """Version number of our numerics: raised when a change of ours changes results on purpose."""
 
 # Parts of the package that only show, list or launch: changing them cannot change a number in a record.
-PRESENTATION = ("report", "cli.py", "live.py", "doctor.py", "listing.py", "__main__.py")
+PRESENTATION = ("report", "selftest", "cli.py", "live.py", "doctor.py", "listing.py", "__main__.py")
 
 
 def digest(data: Any, length: int = 64) -> str:
@@ -34,7 +34,8 @@ def task_digest(task: Task) -> str:
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
-    for place, key in ((content, "label_cut"), (content, "number"), (content["splits"], "where")):
+    later = ((content, "label_cut"), (content, "number"), (content, "cluster"), (content["splits"], "where"))
+    for place, key in later:
         if place[key] is None:
             del place[key]  # so did these
     for template in content["templates"]:

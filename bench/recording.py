@@ -15,14 +15,11 @@ from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.plan import Job
-from bench.records import STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
+from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
 from bench.strategy import Plan, TaskContext
 from bench.train.loop import Trained, still_improving
-
-NEAR_TIE = 1e-3
-"""Nats between the best two label scores below which rounding may decide."""
 
 
 class Recorder:
@@ -66,14 +63,24 @@ class Recorder:
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
         self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
+        if (clusters := self.clusters(test)) is not None:
+            self.predictions["cluster"] = clusters
         self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
+
+    def clusters(self, test: Rows) -> list[int] | None:
+        """One integer a test row, equal where the text of the task's `cluster` field is; numbered as they turn up."""
+        field = self.job.task.cluster
+        if field is None:
+            return None
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(fields[field], len(numbers)) for fields in test.fields]
 
     def scored(self, scores: np.ndarray, test: Rows) -> dict[str, Score]:
         """The task's metric and accuracy of the likeliest labels."""
         task, predicted = self.job.task, scores.argmax(-1).tolist()
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
-        metrics = dict.fromkeys((task.metric, "accuracy"))
-        return {m: score(m, test.labels, predicted, positive=positive) for m in metrics}
+        metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)
+        return {m: score(m, test.labels, predicted, positive=positive, clusters=clusters) for m in metrics}
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""

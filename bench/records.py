@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench.config.schema import Claim
 
 SCHEMA_VERSION = 1
+NEAR_TIE = 1e-3
+"""Nats between the best two label scores below which rounding may decide."""
 
 
 class Record(BaseModel):

@@ -63,6 +63,9 @@ class Task(Frozen):
     limit: int | None = Field(
         None, ge=1, description="score only this many test rows: one fixed subset, whatever the seed"
     )
+    cluster: str | None = Field(
+        None, description="field whose equal text makes items one cluster, such as a shared passage; for errors only"
+    )
     model: str | None = Field(None, description="this task's own model instead of the suite's")
     strategies: dict[str, dict[str, Any] | None] | None = Field(None, description="this task's own strategies")
     batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
@@ -81,6 +84,10 @@ class Task(Frozen):
     def coherent(self) -> Task:
         if "label" not in self.columns or len(self.columns) < 2:
             raise ValueError("columns needs 'label' and at least one text field")
+        if self.cluster is not None and self.cluster not in self.fields:
+            close = nearest(self.cluster, self.fields)
+            hint = f"; did you mean '{close}'?" if close else ""
+            raise ValueError(f"cluster is '{self.cluster}', not one of the text fields {self.fields}{hint}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels has a name twice: {self.labels}")
         if self.positive is not None and self.positive not in self.labels:

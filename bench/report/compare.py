@@ -10,8 +10,7 @@ from itertools import combinations
 from bench.report.evidence import Evidence, Gathered
 from bench.report.scores import FEWEST_SEEDS as FEWEST_SEEDS
 from bench.report.summary import Board, Row
-from bench.stats.pairs import benjamini_hochberg, jackknife_variance, mcnemar, seed_test
-from bench.stats.power import detectable_share
+from bench.stats.pairs import SeedTest, benjamini_hochberg, jackknife_variance, mcnemar, seed_test
 
 LEVEL = 0.05
 MOST_STRATEGIES = 12
@@ -33,9 +32,10 @@ class Pair:
     only: tuple[int, int] | None = None
     """Items only the first, only the second got right, where McNemar's test was used."""
     adjusted: float = 1.0
-    finds: float = math.nan
-    """The true difference this test would find in 80% of cases, before correcting for many pairs; for McNemar's test
-    in the share of items right."""
+    items: int = 0
+    """Test items, or the clusters they come in."""
+    over: SeedTest | None = None
+    """The test over seeds and items, where that was used."""
 
     clustered: bool = False
     """Whether its items come in clusters, over which its error is."""
@@ -148,12 +148,10 @@ def compared(
     if runs < 2 and not clustered:
         test = mcnemar(first.correct, second.correct)
         only = (test.first_only, test.second_only)
-        items = first.correct.size
-        finds = detectable_share(sum(only) / items, items)
-        return Pair(task, *names, differences[0], test.p, runs, only, finds=finds)
+        return Pair(task, *names, differences[0], test.p, runs, only, items=first.independent)
     variance = jackknife_variance(first.left_out - second.left_out, first.clusters)
     over = seed_test(differences, variance, first.independent)
-    return Pair(task, *names, over.difference, over.p, runs, finds=over.detectable, clustered=clustered)
+    return Pair(task, *names, over.difference, over.p, runs, clustered=clustered, items=first.independent, over=over)
 
 
 def mean_pairs(board: Board, gathered: Gathered, every: bool = False) -> list[Pair]:
@@ -178,6 +176,6 @@ def mean_pairs(board: Board, gathered: Gathered, every: bool = False) -> list[Pa
         if shared:
             test = seed_test([math.fsum(part[seed] for part in by_seed) for seed in shared], variance, items)
             pairs.append(
-                Pair(None, *names, test.difference, test.p, min(min(runs), len(shared)), finds=test.detectable)
+                Pair(None, *names, test.difference, test.p, min(min(runs), len(shared)), items=items, over=test)
             )
     return pairs

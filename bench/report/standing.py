@@ -14,7 +14,8 @@ from bench.report.compare import FEWEST_SEEDS, LEVEL, Pair, mean_pairs
 from bench.report.evidence import Evidence, Gathered
 from bench.report.summary import Board, Row
 from bench.stats.front import item_draws, on_front, seed_draws
-from bench.stats.pairs import holm
+from bench.stats.pairs import holm, smallest_difference
+from bench.stats.power import detectable_share
 from bench.stats.ranks import letters, rank_intervals
 
 DRAWS = 2000
@@ -94,19 +95,31 @@ def _drawn(found: list[Evidence], random: np.random.Generator) -> NDArray[np.flo
     return drawn
 
 
+def smallest(pairs: Sequence[Pair]) -> float | None:
+    """The true difference that comparisons like these find in 80% of cases; None where there is none.
+
+    Of tests over seeds in the task's metric; of McNemar's tests in the share of items right.
+    """
+    if tests := [pair.over for pair in pairs if pair.over is not None]:
+        return smallest_difference(tests)
+    shares = [sum(pair.only) / pair.items for pair in pairs if pair.only is not None]
+    return detectable_share(statistics.fmean(shares), pairs[0].items) if shares else None
+
+
 def detectable(pairs: Sequence[Pair], task: str) -> str | None:
     """The smallest difference that the comparisons on a task would find, as a sentence; None without comparisons."""
-    found = [pair.finds for pair in pairs if pair.task == task]
-    if not found:
+    mine = [pair for pair in pairs if pair.task == task]
+    most = max((pair.seeds for pair in mine), default=0)
+    # strategies that no seed changes have fewer runs: what is said is of those that were trained
+    mine = [pair for pair in mine if pair.seeds == most]
+    found = smallest(mine)
+    if found is None:
         return None
-    runs = max(pair.seeds for pair in pairs if pair.task == task)
-    share = " in the share of items right" if any(pair.only for pair in pairs if pair.task == task) else ""
-    basis = f"{show.count(runs, 'training run')} and their spread" if runs > 1 else "the items only one got right"
-    spread = f" ({show.score(min(found))} to {show.score(max(found))})" if len(found) > 1 else ""
-    which = f"the median of {len(found)} pairs{spread}" if len(found) > 1 else "the one pair"
+    share = "" if mine[0].over is not None else " in the share of items right"
+    basis = f"{show.count(most, 'training run')} and their spread" if most > 1 else "how often only one was right"
     return (
-        f"Smallest true difference{share} that a comparison here finds in 80% of cases, from these items and {basis}: "
-        f"{show.score(statistics.median(found))}, {which}; correcting for many pairs makes it larger."
+        f"Smallest true difference{share} that a comparison here finds in 80% of cases: {show.score(found)}, from "
+        f"{show.count(mine[0].items, 'item')}, {basis}; correcting for many pairs makes it larger."
     )
 
 

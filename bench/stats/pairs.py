@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from bench.stats.power import detectable
+from bench.stats.power import detectable, detectable_over_seeds
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,6 @@ class SeedTest:
     """Standard error over seeds alone; 0 for one seed."""
     seeds: int = 1
 
-    @property
-    def detectable(self) -> float:
-        """The true difference this test finds in 80% of cases: the larger of its two parts', in the metric's unit."""
-        both = detectable(self.error**2, self.freedom)
-        return both if self.seeds < 2 else max(both, detectable(self.seed_error**2, self.seeds - 1))
-
 
 def jackknife_variance(left_out: ArrayLike, clusters: ArrayLike | None = None) -> float:
     """Variance of a statistic from its leave-one-out values (Efron & Tibshirani 1993, eq. 11.5).
@@ -114,6 +108,22 @@ def seed_test(differences: Sequence[float], item_variance: float, items: int) ->
     if d.size > 1:
         p = max(p, _two_sided(mean, seeds, d.size - 1))
     return SeedTest(mean, math.sqrt(total), freedom, p, math.sqrt(seeds), d.size)
+
+
+def smallest_difference(tests: Sequence[SeedTest]) -> float:
+    """The true difference that tests like these find in about 80% of cases, in the metric's unit.
+
+    Variances are averaged over the tests, for that of one at three seeds is a poor guess. Raises `ValueError` for no
+    test.
+    """
+    if not tests:
+        raise ValueError("smallest_difference needs at least one test")
+    total = float(np.mean([test.error**2 for test in tests]))
+    seeds = float(np.mean([test.seed_error**2 for test in tests]))
+    fewest = min(t.seeds for t in tests)
+    if fewest < 2:
+        return detectable(total, float(np.median([t.freedom for t in tests])))
+    return detectable_over_seeds(seeds, max(total - seeds, 0.0), fewest)
 
 
 def _two_sided(mean: float, variance: float, freedom: float) -> float:

@@ -48,34 +48,54 @@ def seeds_interval(
             "seeds_interval needs values (S,), left_out (S, n), S and n from 2 on and 0 < level < 1, got "
             f"{per_seed.shape}, {without.shape}, {level}"
         )
-    seeds, items = without.shape
-    pseudo = pseudo_values(per_seed, without)
-    seed_part = float(per_seed.var(ddof=1)) / seeds
-    both = pseudo - pseudo.mean(axis=1, keepdims=True) - pseudo.mean(axis=0) + pseudo.mean()
-    mixed = float((both**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
-    item_part = max(jackknife_variance(without.mean(axis=0), clusters) - mixed, 0.0)
-    tail, total = 0.5 + level / 2, seed_part + item_part
-    freedom = (total / seed_part) ** 2 * (seeds - 1) if seed_part > 0 else math.inf
-    half = max(
-        float(stats.t.ppf(tail, freedom)) * math.sqrt(total),
-        float(stats.t.ppf(tail, seeds - 1)) * math.sqrt(seed_part),
+    items = None if clusters is None else np.array([jackknife_variance(without.mean(axis=0), clusters)])
+    low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
+    return Interval(float(low[0]), float(high[0]), "seeds")
+
+
+def seeds_ends(
+    values: NDArray[np.floating],
+    left_out: NDArray[np.floating],
+    bounds: tuple[float, float] = (0.0, 1.0),
+    level: float = 0.95,
+    item_variance: NDArray[np.floating] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """`seeds_interval` of many means at once: ends of shape (m,) for `values` (m, S) and `left_out` (m, S, n).
+
+    `item_variance` (m,) replaces the variance over items, where they come in clusters.
+    """
+    seeds, items = left_out.shape[1:]
+    pseudo, by_item = pseudo_values(values, left_out), left_out.mean(axis=1)
+    if item_variance is None:
+        item_variance = (items - 1) * by_item.var(axis=1)  # the jackknife's
+    seed_part = values.var(axis=1, ddof=1) / seeds
+    both = pseudo - pseudo.mean(axis=2, keepdims=True) - pseudo.mean(axis=1, keepdims=True)
+    both += pseudo.mean(axis=(1, 2), keepdims=True)
+    mixed = (both**2).sum(axis=(1, 2)) / ((seeds - 1) * (items - 1)) / (seeds * items)
+    total = seed_part + np.maximum(item_variance - mixed, 0.0)
+    ratio = np.divide(total, seed_part, out=np.full_like(total, 1e6), where=seed_part > 0)
+    freedom = np.minimum(ratio**2 * (seeds - 1), 1e6)
+    tail = 0.5 + level / 2
+    half = np.maximum(
+        stats.t.ppf(tail, freedom) * np.sqrt(total), float(stats.t.ppf(tail, seeds - 1)) * np.sqrt(seed_part)
     )
-    low, high = bent(float(per_seed.mean()), half, bounds, float(stats.norm.ppf(tail)) / math.sqrt(items))
-    return Interval(low, high, "seeds")
+    return bent(values.mean(axis=1), half, bounds, float(stats.norm.ppf(tail)) / math.sqrt(items))
 
 
-def bent(value: float, half: float, bounds: tuple[float, float], least: float) -> tuple[float, float]:
-    """Ends of an interval whose half-width would be `half` away from any bound, bent as Wilson's is (1927, eq. 4).
+def bent(
+    value: NDArray[np.floating], half: NDArray[np.floating], bounds: tuple[float, float], least: float
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Ends of intervals whose half-widths would be `half` away from any bound, bent as Wilson's are (1927), (m,).
 
     `half` / sqrt(v (1 - v)) is that formula's z / sqrt(n) on the unit scale. Where nothing varies it is `least`: what
     a proportion of that many items has.
     """
     width = bounds[1] - bounds[0]
-    v = min(max((value - bounds[0]) / width, 0.0), 1.0)
-    spread = math.sqrt(v * (1 - v))
-    ratio = (half / width / spread if half > 0 and spread > 1e-9 else least) ** 2
-    middle, reach = v + ratio / 2, math.sqrt(v * (1 - v) * ratio + ratio**2 / 4)
-    low, high = (max(0.0, min(v, (middle - reach) / (1 + ratio))), min(1.0, max(v, (middle + reach) / (1 + ratio))))
+    v = np.clip((value - bounds[0]) / width, 0.0, 1.0)
+    spread = np.sqrt(v * (1 - v))
+    ratio = np.divide(half / width, spread, out=np.full_like(v, least), where=(half > 0) & (spread > 1e-9)) ** 2
+    middle, reach = v + ratio / 2, np.sqrt(v * (1 - v) * ratio + ratio**2 / 4)
+    low, high = np.clip((middle - reach) / (1 + ratio), 0.0, v), np.clip((middle + reach) / (1 + ratio), v, 1.0)
     return bounds[0] + width * low, bounds[0] + width * high
 
 
@@ -94,6 +114,7 @@ def clustered_interval(
     groups = np.unique(np.asarray(clusters)).size
     error = math.sqrt(jackknife_variance(left_out, clusters))
     tail = 0.5 + level / 2
-    reach = float(stats.t.ppf(tail, groups - 1)) if groups > 1 else math.inf
-    half = reach * error if error > 0 else 0.0
-    return Interval(*bent(value, half, bounds, float(stats.norm.ppf(tail)) / math.sqrt(groups)), "clusters")
+    half = float(stats.t.ppf(tail, groups - 1)) * error if error > 0 else 0.0
+    least = float(stats.norm.ppf(tail)) / math.sqrt(groups)
+    low, high = bent(np.array([value]), np.array([half]), bounds, least)
+    return Interval(float(low[0]), float(high[0]), "clusters")

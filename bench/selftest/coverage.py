@@ -1,0 +1,146 @@
+"""How often the report's intervals hold the truth, at the smallest size without a warning and at 200 and 1,000 items.
+
+Wilson's is added up exactly; the others are simulated, each draw through the function that the report's
+numbers come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from bench.selftest.figures import Figure
+from bench.stats.confusion import formula
+from bench.stats.intervals import bootstrap_bca, mean_of, wilson
+from bench.stats.metrics import SMALLEST, SMALLEST_OVER_SEEDS
+from bench.stats.seeds import clustered_interval, seeds_ends
+
+LOW, HIGH = 0.93, 0.97
+"""Where the coverage of a 95% interval must lie."""
+ACCURACIES = (0.5, 0.8, 0.95)
+SIZES = (200, 1000)
+SEED_SDS = (0.0, 0.014, 0.033)
+"""Standard deviations of a score over seeds: none, and the ends of what was seen (DESIGN 8)."""
+POSITIVE = 0.68
+"""Share of the positive label in simulated test sets: that of MRPC."""
+ALIKE = 0.8
+"""Share of an item's difficulty that all seeds of a strategy have in common (of the variance of a latent normal)."""
+DRAWS = 1500
+SEED_DRAWS = 4000
+
+
+def wilson_coverage(level: float) -> Figure:
+    """Exact coverage for accuracy: the binomial probability of every count whose interval holds the true share."""
+    values = {}
+    for n in (SMALLEST["accuracy"], *SIZES):
+        counts = np.arange(n + 1)
+        ends = np.array([(found.low, found.high) for k in counts if (found := wilson(int(k), n, level))])
+        for share in ACCURACIES:
+            inside = (ends[:, 0] <= share) & (share <= ends[:, 1])
+            values[f"{n} items, accuracy {share}"] = float(stats.binom.pmf(counts, n, share)[inside].sum())
+    return Figure("coverage: accuracy (Wilson)", values, LOW, HIGH)
+
+
+def bca_coverage(metric: str, n: int, level: float) -> Figure:
+    """Simulated coverage of the bootstrap for F1 or Matthews on `n` items."""
+    values, random = {}, np.random.default_rng([n, len(metric)])
+    for accuracy in ACCURACIES:
+        rates = label_rates(np.array(accuracy))
+        truth, hits = float(formula(metric)(rates, 1)), 0
+        for draw in range(DRAWS):
+            items = np.repeat(np.arange(4), random.multinomial(n, rates.reshape(-1)))
+            found = bootstrap_bca(metric, items // 2, items % 2, seed=draw, level=level)
+            hits += found.low <= truth <= found.high
+        values[f"{n} items, accuracy {accuracy}"] = hits / DRAWS
+    return Figure(f"coverage: {metric} (BCa), {n} items", values, LOW, HIGH)
+
+
+def label_rates(accuracy: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Confusion shares (..., 2, 2) where both labels are answered rightly in `accuracy` (...) of cases."""
+    share = np.array([1 - POSITIVE, POSITIVE])[:, None]
+    right = np.asarray(accuracy, dtype=float)[..., None, None]
+    rates: NDArray[np.floating] = share * np.where(np.eye(2, dtype=bool), right, 1 - right)
+    return rates
+
+
+def answers(
+    accuracy: float, sd: float, shape: tuple[int, int, int], random: np.random.Generator
+) -> Iterator[NDArray[np.bool_]]:
+    """Which of n items each of S seeds gets right, in blocks of shape (m, S, n) of at most four million answers.
+
+    A seed's own accuracy is drawn from the beta distribution with that mean and `sd`; an item is answered rightly where
+    a normal variable, `ALIKE` of whose variance the seeds share, lies below that accuracy's quantile.
+    """
+    draws, seeds, n = shape
+    block = max(1, 4_000_000 // (seeds * n))
+    for start in range(0, draws, block):
+        m = min(block, draws - start)
+        limits = stats.norm.ppf(seed_accuracies(accuracy, sd, (m, seeds), random))[..., None]
+        shared, own = random.standard_normal((m, 1, n)), random.standard_normal((m, seeds, n))
+        yield ALIKE**0.5 * shared + (1 - ALIKE) ** 0.5 * own < limits
+
+
+def seed_accuracies(
+    accuracy: float, sd: float, shape: tuple[int, ...], random: np.random.Generator
+) -> NDArray[np.floating]:
+    """What endless items would give each seed: the mean is `accuracy`, the standard deviation `sd`."""
+    if sd == 0:
+        return np.full(shape, accuracy)
+    total = accuracy * (1 - accuracy) / sd**2 - 1
+    return random.beta(accuracy * total, (1 - accuracy) * total, shape)
+
+
+def seeds_coverage(seeds: int, n: int, level: float) -> Figure:
+    """Simulated coverage of the interval of a mean accuracy over seeds and items."""
+    values, random = {}, np.random.default_rng([seeds, n])
+    for accuracy in ACCURACIES:
+        for sd in SEED_SDS:
+            hits = 0
+            for right in answers(accuracy, sd, (SEED_DRAWS, seeds, n), random):
+                scores = right.mean(axis=2)
+                left_out = (n * scores[..., None] - right) / (n - 1)
+                low, high = seeds_ends(scores, left_out, level=level)
+                hits += int(((low <= accuracy) & (accuracy <= high)).sum())
+            values[f"{seeds} seeds, {n} items, accuracy {accuracy}, seed SD {100 * sd:g} points"] = hits / SEED_DRAWS
+    return Figure(f"coverage: mean over {seeds} seeds and {n} items", values, LOW, HIGH)
+
+
+def tasks_coverage(level: float) -> Figure:
+    """Simulated coverage of the leaderboard's mean over two tasks, whose intervals' distances add in squares."""
+    values, random = {}, np.random.default_rng(2)
+    for n in (SMALLEST["accuracy"], *SIZES):
+        ends = [(k / n, found.low, found.high) for k in range(n + 1) if (found := wilson(k, n, level))]
+        truth, hits = (0.8 + 0.95) / 2, 0
+        for pair in random.binomial(n, (0.8, 0.95), (SEED_DRAWS, 2)).tolist():
+            _, low, high = mean_of([ends[k] for k in pair])
+            hits += low <= truth <= high
+        values[f"two tasks of {n} items"] = hits / SEED_DRAWS
+    return Figure("coverage: mean over two tasks", values, LOW, HIGH)
+
+
+def clusters_coverage(level: float, size: int = 4) -> Figure:
+    """Simulated coverage of accuracy where `size` items share a passage, half of whose difficulty is the passage's."""
+    values, random = {}, np.random.default_rng(3)
+    for number in (SMALLEST["accuracy"], *SIZES[:1]):
+        clusters = np.repeat(np.arange(number), size)
+        for accuracy in ACCURACIES:
+            hits, n = 0, clusters.size
+            for _ in range(DRAWS):
+                latent = random.standard_normal(number)[clusters] + random.standard_normal(n)
+                right = latent < 2**0.5 * stats.norm.ppf(accuracy)
+                share = float(right.mean())
+                found = clustered_interval(share, (n * share - right) / (n - 1), clusters, level=level)
+                hits += found.low <= accuracy <= found.high
+            values[f"{number} passages of {size} items, accuracy {accuracy}"] = hits / DRAWS
+    return Figure("coverage: accuracy over clusters", values, LOW, HIGH)
+
+
+def sizes(metric: str) -> tuple[int, ...]:
+    """The sizes at which a metric's interval is tried."""
+    return (SMALLEST[metric], *SIZES)
+
+
+SEED_SIZES = (SMALLEST_OVER_SEEDS, *SIZES)
