@@ -43,6 +43,19 @@ class Show(Protocol):
     def end(self, job: Job, result: Result | ProbeRecord) -> None: ...
 
 
+class Quiet:
+    """Tells nobody."""
+
+    def begin(self, job: Job) -> None:
+        """An order begins."""
+
+    def progress(self, job: Job, phase: str, share: float) -> None:
+        """It goes on."""
+
+    def end(self, job: Job, result: Result | ProbeRecord) -> None:
+        """It ended."""
+
+
 @dataclass
 class Ending:
     """How a cell's process ended, as seen from outside."""
@@ -57,8 +70,8 @@ class Ending:
 class Launcher:
     """Runs jobs one after another."""
 
-    def __init__(self, run_dir: Path, cell_seconds: float, show: Show) -> None:
-        self.run_dir, self.cell_seconds, self.show = run_dir, cell_seconds, show
+    def __init__(self, run_dir: Path, cell_seconds: float, show: Show | None = None) -> None:
+        self.run_dir, self.cell_seconds, self.show = run_dir, cell_seconds, show or Quiet()
         self.host = Host(run_dir / "host.log")
         self.phase = "load"
         """Phase the running cell has told of last."""

@@ -39,15 +39,15 @@ def execute(request: Request, console: Console) -> list[Result]:
         say(SAMPLE_WARNING)
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
-    with held(run_dir):
+    with held(run_dir), launched(request, run_dir) as launcher:
         write_plan(request, planned, run_dir)
         todo = unfinished(request, planned, say)
         say(f"{request.run_name}: {len(planned.jobs)} cells, {len(planned.jobs) - len(todo)} already have an outcome")
         if todo:
             for ref in planned.models.values():
                 ensure(ref, say)
-            run_all(request, foretold(request, planned, todo, say), run_dir, console)
-        probe_all(request, planned, run_dir, console)
+            run_all(request, foretold(request, planned, todo, say), launcher, console)
+        probe_all(request, planned, launcher, console)
         results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
     pages = render(request)
     say(pages.headline)
@@ -125,41 +125,42 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
     return todo
 
 
-def run_all(request: Request, todo: list[Job], run_dir: Path, console: Console) -> None:
+@contextmanager
+def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
+    """One launcher for cells and probes: its warm process has imported the stack once."""
+    launcher = Launcher(run_dir, request.settings.run.cell_seconds)
+    try:
+        yield launcher
+    finally:
+        launcher.stop()
+
+
+def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Console) -> None:
     """Run the cells in order, rendering the report whenever a task is complete and nothing is being measured."""
     earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
-    with live.make(console, todo, earlier) as show:
-        launcher = Launcher(run_dir, request.settings.run.cell_seconds, show)
-        try:
-            for i, job in enumerate(todo):
-                launcher.run(job)
-                if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
-                    render(request)
-        finally:
-            launcher.stop()
+    with live.make(console, todo, earlier) as launcher.show:
+        for i, job in enumerate(todo):
+            launcher.run(job)
+            if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
+                render(request)
 
 
-def probe_all(request: Request, planned: Planned, run_dir: Path, console: Console) -> None:
-    """Ask every finished cell what was asked for and has no answer yet, each on what it has stored; then render."""
-    settings = request.settings
+def probe_all(request: Request, planned: Planned, launcher: Launcher, console: Console) -> None:
+    """Ask every finished cell what was asked for and has no answer yet, each on what it has stored."""
     orders = [
         order
         for job in planned.jobs
         if read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
         for order in plan.probing(job)
-        if not answered(order, settings, code_digest())
+        if not answered(order, request.settings, code_digest())
     ]
     if not orders:
         return
-    with live.make(console, orders, {}) as show:
-        launcher = Launcher(run_dir, settings.run.cell_seconds, show)
-        try:
-            for i, order in enumerate(orders):
-                launcher.probe(order)
-                if i + 1 < len(orders) and orders[i + 1].cell.task != order.cell.task:
-                    render(request)
-        finally:
-            launcher.stop()
+    with live.make(console, orders, {}) as launcher.show:
+        for i, order in enumerate(orders):
+            launcher.probe(order)
+            if i + 1 < len(orders) and orders[i + 1].cell.task != order.cell.task:
+                render(request)
 
 
 def render(request: Request) -> Rendered:

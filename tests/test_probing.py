@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cli_runs import records, run_here, tokens
+from cli_runs import run_here, tokens
 from tiny import STRATEGIES, base, context, options, rows
 
 from bench import plan
@@ -21,7 +22,7 @@ from bench.probed import ProbeRecord
 from bench.probes.membership import members
 from bench.records import Result, Status
 from bench.report.collect import collect
-from bench.store import probe_file, read_probe, read_result
+from bench.store import probe_file, read_probe
 from bench.strategy import Unsupported
 from bench.train.plant import plant, planting_budget
 
@@ -155,44 +156,30 @@ def test_what_is_not_trained_by_gradients_cannot_be_planted() -> None:
         plant(prepared, one, rows().test, Meter(planting_budget(rows().test, 1)))
 
 
-def test_weights_that_were_not_kept_cannot_be_asked(tmp_path: Path) -> None:
-    """The probe is a row with its reason, and the cell's record stays as it was."""
-    import shutil
-
-    run_here(tmp_path, SPLITS, "strategies=lora")
-    record = records(tmp_path)["lora"]
-    before = record.read_bytes()
-    shutil.rmtree(record.parent / "adapted")
-    run(tmp_path, "strategies=lora", "probes.contamination=false")
-    told = read_probe(probe_file(record.parent, "formats"))
-    assert told.outcome.status == Status.unsupported and "were not kept" in (told.outcome.reason or "")
-    assert record.read_bytes() == before
-
-
-def test_a_probe_whose_process_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the cell is lost, and the next run asks again."""
-    run_here(tmp_path, SPLITS, "strategies=lora")
-    path = records(tmp_path)["lora"]
-    stored = next((path.parent / "adapted").glob("*.safetensors"))
-    stored.write_bytes(b"\x00" * 8)
-    run(tmp_path, "strategies=lora", "probes.contamination=false")
-    told = read_probe(probe_file(path.parent, "formats"))
-    assert told.outcome.status == Status.error and told.outcome.reason
-    assert read_result(path).outcome.status == Status.ok
-    assert "Traceback" in (path.parent / "probes" / "formats.log.txt").read_text()
-
-
-def test_a_damaged_probe_record_is_asked_again(tmp_path: Path) -> None:
-    """And does not keep the report from being rendered."""
-    more = ["strategies=zero_shot", "probes.contamination=false"]
-    run(tmp_path, *more)
-    path = probe_file(records(tmp_path)["zero_shot"].parent, "formats")
-    for damage in ("{", json.dumps({"schema_version": 99}), json.dumps({"schema_version": 1, "cell": 3})):
-        path.write_text(damage)
+def test_probes_that_fail_are_told_and_asked_again(done: tuple[Path, list[Result]], tmp_path: Path) -> None:
+    """Weights that are gone or damaged, a record that is damaged: each in words, and nothing of a cell is touched."""
+    folder, _ = done
+    more = LAST[str(tmp_path)] = LAST[str(folder)]
+    shutil.copytree(folder / "results", tmp_path / "results")
+    by_name = {(job.cell.strategy, job.cell.plant): Path(job.folder) for job in planned(tmp_path)}
+    gone, damaged, prompted = by_name["lora", 0], by_name["lora", 2], by_name["zero_shot", 0]
+    before = {path: (path / "result.json").read_bytes() for path in by_name.values()}
+    shutil.rmtree(gone / "adapted")
+    next((damaged / "adapted").glob("*.safetensors")).write_bytes(b"\x00" * 8)
+    for path in (gone, damaged):
+        probe_file(path, "formats").unlink()
+    for damage in (json.dumps({"schema_version": 99}), json.dumps({"schema_version": 1, "cell": 3}), "{"):
+        probe_file(prompted, "formats").write_text(damage)
         with pytest.raises(ValueError, match=r"formats\.json"):
-            read_probe(path)
-        run(tmp_path, *more)
-        assert read_probe(path).outcome.status == Status.ok
+            read_probe(probe_file(prompted, "formats"))
+    run(tmp_path, *more)
+    told = read_probe(probe_file(gone, "formats"))
+    assert told.outcome.status == Status.unsupported and "were not kept" in (told.outcome.reason or "")
+    told = read_probe(probe_file(damaged, "formats"))
+    assert told.outcome.status == Status.error and told.outcome.reason
+    assert "Traceback" in (damaged / "probes" / "formats.log.txt").read_text()
+    assert read_probe(probe_file(prompted, "formats")).outcome.status == Status.ok
+    assert before == {path: (path / "result.json").read_bytes() for path in by_name.values()}
 
 
 @pytest.mark.parametrize(
