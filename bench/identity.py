@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from bench.config.schema import Task
+from bench.config.schema import Task, Template
 from bench.places import PACKAGE, bundled
 
 NUMERICS = 3
@@ -42,6 +43,12 @@ def task_digest(task: Task) -> str:
         if not template["chat"]:
             del template["chat"]
     return digest(content, 16)
+
+
+def formats_digest(formats: Mapping[str, Sequence[Template]]) -> str | None:
+    """Digest of the prompt formats of each task; None without any."""
+    told = {name: [t.model_dump(mode="json") for t in templates] for name, templates in formats.items()}
+    return digest(told, 16) if told else None
 
 
 def cell_id(task: str, strategy: str, seed: int, identity: dict[str, Any]) -> str:

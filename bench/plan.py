@@ -286,7 +286,7 @@ def cell_info(
         "batch": task.batch or suite.batch,
         "micro_batch": suite.micro_batch,
         "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
-        "formats_digest": formats_digest(formats),
+        "formats_digest": identity.formats_digest(formats),
         "sequence": task.sequence or suite.sequence,
         "checkpointing": suite.checkpointing if own is None else own,
         "foreach": suite.foreach,
@@ -319,20 +319,9 @@ LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest")
 
 
 def trained_formats(suite: Suite, variant: Variant, tasks: list[str]) -> dict[str, list[Template]]:
-    """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing.
-
-    Raises `UserFault` where a task's material makes fewer.
-    """
+    """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing."""
     number, probe = variant.options.formats_in_training, suite.probes.formats
-    if number == 1:
-        return {}
-    return {name: candidates(suite.tasks[name], number, probe.seed if probe else 0) for name in tasks}
-
-
-def formats_digest(formats: dict[str, list[Template]]) -> str | None:
-    """Digest of the templates of each task; None without any."""
-    told = {name: [t.model_dump(mode="json") for t in templates] for name, templates in formats.items()}
-    return identity.digest(told, 16) if told else None
+    return {n: candidates(suite.tasks[n], number, probe.seed if probe else 0) for n in tasks if number > 1}
 
 
 def sources_digests(suite: Suite, others: list[str], located: dict[str, Located]) -> dict[str, str]:
