@@ -65,7 +65,7 @@ class Check(Record):
     """One contamination check of one cell. `p` is not adjusted; the report adjusts over the cell's checks (Holm)."""
 
     name: str
-    """`membership`, `overlap`, or `perturbation: <which>`."""
+    """`membership`, `overlap`, `overlap: pool`, or `perturbation: <which>`."""
     family: Literal["membership", "overlap", "perturbation"]
     kind: Literal["invariant", "directional"] | None = None
     """Of a perturbation: whether the right answer stays or changes in a known way."""

@@ -191,7 +191,7 @@ def test_at_chance_nothing_follows():
     order = named(prompted(False), "perturbation: option order")
     assert order.verdict == "no power" and order.reference is None and order.p is None
     assert order.says == (
-        "The model answers at chance (0.25 [0.25, 0.25], chance 0.25) in every option order: this check has no power "
+        "The model answers at chance (0.25 [0.17, 0.36], chance 0.25) in every option order: this check has no power "
         "here; nothing follows about contamination."
     )
     typos = named(prompted(False), "perturbation: typos")
@@ -206,8 +206,15 @@ def test_a_drop_alone_is_brittleness():
     assert "a drop alone is brittleness, not evidence" in order.says and "on 75 items" in order.says
     assert named(got, "membership").verdict == "not applicable" and named(got, "overlap").verdict == "not applicable"
     assert got.control_items == [] and got.test_items == list(range(75))
-    assert got.notes == ["75 test items, not 100: the test split has 75 rows"]
+    assert got.notes == ["75 test items, not 100: those the cell is scored on"]
     assert [key for key in got.correct if key.startswith("option")] == [f"option order #{i}" for i in (1, 2, 3)]
+
+
+def test_a_small_pool_is_said() -> None:
+    given = data(120)
+    here = context(make(), given.train.take(range(64)))
+    got = examine(Subject(answer=Model(), base=Model(), context=here, rows=given, read=rows_read(here)), ASKED, None)  # type: ignore[arg-type]
+    assert got.notes == ["60 test items, not 100: half of the test split's 120 rows"]
 
 
 def test_few_changed_items_are_not_compared():

@@ -120,7 +120,9 @@ def notes(subject: Subject, asked: ContaminationProbe, tests: Rows) -> list[str]
     """What a reader must know of the draw."""
     if len(tests) >= asked.items:
         return []
-    return [f"{len(tests)} test items, not {asked.items}: the test split has {len(subject.rows.pool)} rows"]
+    if not subject.trained:
+        return [f"{len(tests)} test items, not {asked.items}: those the cell is scored on"]
+    return [f"{len(tests)} test items, not {asked.items}: half of the test split's {len(subject.rows.pool)} rows"]
 
 
 def overlaps(subject: Subject) -> list[Check]:

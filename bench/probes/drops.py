@@ -126,19 +126,21 @@ def at_chance(one: Perturbation, asked: Asked, plain: list[Bools], changed: list
     if isinstance(one, OptionOrder):
         # all orders together: a constant answer reaches exactly 1 in K, whatever labels the data happens to have
         orders = [np.vstack([p, c.correct]).mean(0) for p, c in zip(plain, changed, strict=True)]
-        values, level = np.concatenate(orders), 1 / len(asked.task.labels)
-        spread = paired(values, draws=1)
-        low, high, share, where = spread.low, spread.high, spread.value, "in every option order"
+        values, level, where = np.concatenate(orders), 1 / len(asked.task.labels), "in every option order"
+        share = float(values.mean())
+        # as wide as for one order: a constant answer has no spread over all of them, and knows nothing
+        interval = wilson(round(float(values.sum())), len(values))
     else:
         hits = np.concatenate(plain)
         labels = [*asked.tests.labels, *(asked.controls.labels if asked.controls else [])]
         interval, level = wilson(int(hits.sum()), len(hits)), chance("accuracy", labels)
-        low, high, share, where = interval.low, interval.high, float(hits.mean()), "before the change"
-    if low > level:
+        share, where = float(hits.mean()), "before the change"
+    if interval.low > level:
         return None
+    level_told = f"{share:.2f} [{interval.low:.2f}, {interval.high:.2f}], chance {level:.2f}"
     return (
-        f"The model answers at chance ({share:.2f} [{max(0.0, low):.2f}, {min(1.0, high):.2f}], chance {level:.2f}) "
-        f"{where}: this check has no power here; nothing follows about contamination."
+        f"The model answers at chance ({level_told}) {where}: this check has no power here; nothing follows about "
+        "contamination."
     )
 
 
