@@ -5,6 +5,7 @@ Cells run in processes of their own, as always; this one never imports torch.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -16,19 +17,18 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from bench import plan
 from bench.config import load
+from bench.models.cache import ensure
 from bench.records import NEAR_TIE, Result, Status
-from bench.run import execute
+from bench.run import held, run_all, write_plan
 from bench.selftest.figures import Figure
 from bench.store import read_plan, read_result
 
 STRATEGIES = ("few_shot", "lora", "full")
 """One that trains nothing, one that trains a part, one that trains all."""
-BATCHES = (64, 8192)
-"""Padded tokens of a scoring batch that must give the same answers: a row or two, and nearly all."""
-
-RUNS: dict[str, tuple[str, ...]] = {"first": (), "again": (), "threads": ("threads=2",)}
-"""Run -> what is different in it."""
+INSIDE: dict[str, tuple[int | None, int]] = {"small": (1, 1), "large": (64 * 1024, 1), "threads": (None, 2)}
+"""Run -> padded tokens of a scoring batch (1: a row each; None: the usual), and threads."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +54,51 @@ def tokens(folder: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(folder: Path, *more: str) -> list[Result]:
-    """The run command, silent; the records of its cells."""
-    with open(os.devnull, "w") as nowhere:
-        return execute(load(tokens(folder, *more)), Console(file=nowhere))
+def launched(folder: Path) -> Ran:
+    """The cells as the run command carries them out: each in a process of its own."""
+    request = load(tokens(folder))
+    planned, run_dir = plan.make(request), Ran(folder, []).run_dir
+    with open(os.devnull, "w") as nowhere, held(run_dir):
+        write_plan(request, planned, run_dir)
+        for ref in planned.models.values():
+            ensure(ref)
+        run_all(request, planned.jobs, run_dir, Console(file=nowhere))
+    return Ran(folder, [read_result(Path(job.folder) / "result.json") for job in planned.jobs])
 
 
-def batched(folder: Path, size: int) -> list[Result]:
-    """The same cells with `size` padded tokens a scoring batch, in a process that may import torch."""
+def inside(folder: Path) -> dict[str, Ran]:
+    """The same cells all in one process, once for each of `INSIDE`."""
+    orders = [
+        {"size": size, "tokens": tokens(folder / name, f"threads={threads}")}
+        for name, (size, threads) in INSIDE.items()
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.selftest.batches", str(size), *tokens(folder)],
+        [sys.executable, "-m", "bench.selftest.inside"],
+        input=json.dumps(orders),
         capture_output=True,
         text=True,
         check=False,
     )
-    run_dir = folder / "results" / "smoke"
     if done.returncode:
-        raise RuntimeError(f"scoring in batches of {size} tokens failed: {done.stderr.strip()[-500:]}")
-    return [read_result(run_dir / cell.id / "result.json") for cell in read_plan(run_dir / "plan.json").cells]
+        raise RuntimeError(f"the cells could not be run in one process: {done.stderr.strip()[-500:]}")
+    return {name: ran(folder / name) for name in INSIDE}
+
+
+def ran(folder: Path) -> Ran:
+    """A run that is on disk."""
+    run_dir = Ran(folder, []).run_dir
+    cells = read_plan(run_dir / "plan.json").cells
+    return Ran(folder, [read_result(run_dir / cell.id / "result.json") for cell in cells])
 
 
 def figures(folder: Path) -> list[Figure]:
     """All figures of the engine; runs are kept below `folder`, which must be empty."""
-    runs = {name: Ran(folder / name, run(folder / name, *more)) for name, more in RUNS.items()}
-    small, large = (Ran(folder / f"{size}", batched(folder / f"{size}", size)) for size in BATCHES)
+    first, again = launched(folder / "first"), launched(folder / "again")
+    one = inside(folder)
     return [
-        same("the same cells again: other answers or scores", runs["first"], runs["again"], exactly=True),
-        same("1 thread and 2: other answers, near-ties apart", runs["first"], runs["threads"]),
-        same(f"scoring {BATCHES[0]} and {BATCHES[1]} tokens at once: other answers, near-ties apart", small, large),
+        same("the same cells again: other answers or scores", first, again, exactly=True),
+        same("processes of their own or one, 1 thread or 2: other answers, near-ties apart", first, one["threads"]),
+        same("a row or all rows a scoring batch: other answers, near-ties apart", one["small"], one["large"]),
     ]
 
 
