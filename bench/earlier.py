@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import identity
 from bench.config import Settings
-from bench.plan import Job, asked_of
+from bench.job import Job, asked_of
 from bench.records import CellInfo, Result, Status
 from bench.store import probe_file, read_probe, read_result
 

@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.identity import code_digest, digest
+from bench.job import Job
 from bench.measure.environment import cores, versions
 from bench.models.cache import cache_dir
-from bench.plan import Job
 from bench.records import CellInfo, Predicted
 from bench.store import write_record
 from bench.warm import host_environment

@@ -21,8 +21,8 @@ from bench.process import UNWRITABLE, can_fork, die_with_parent
 from bench.store import log_file
 
 if TYPE_CHECKING:
+    from bench.job import Job
     from bench.models.base import Base
-    from bench.plan import Job
 
 
 SHARED = ("plant", "adapt", "default", "probe")
@@ -133,7 +133,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     events = Events(os.dup(1))
     os.dup2(2, 1)
-    from bench.plan import Job
+    from bench.job import Job
 
     if "--one" in arguments:
         job = Job.model_validate_json(sys.stdin.read())

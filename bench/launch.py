@@ -18,9 +18,9 @@ from typing import Protocol
 import psutil
 
 from bench.errors import UserFault
+from bench.job import Job, asked_of
 from bench.measure.environment import environment
 from bench.models.catalog import parse
-from bench.plan import Job, asked_of
 from bench.probed import ProbeRecord
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from bench.earlier import like
-from bench.plan import Job
+from bench.job import Job
 from bench.probed import ProbeRecord
 from bench.records import Result, Status
 

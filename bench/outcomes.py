@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserFault
+from bench.job import Job
 from bench.models.base import Base
-from bench.plan import Job
 from bench.records import Status
 from bench.shortage import ran_out
 from bench.strategy import Diverged, Strategy, TaskContext, Unsupported

@@ -12,9 +12,10 @@ from bench.claims import Tested, examined
 from bench.config import Request
 from bench.earlier import earlier_seconds, like
 from bench.forecast import PATIENCE_SECONDS, Forecaster, Tell
+from bench.job import Job
 from bench.measure import card
 from bench.measure.environment import machine
-from bench.plan import Job, Planned
+from bench.plan import Planned
 from bench.records import CellInfo, Predicted
 from bench.sizing import sized
 

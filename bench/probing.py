@@ -12,10 +12,10 @@ import torch
 
 from bench.budget import Meter
 from bench.data.rows import TaskRows
+from bench.job import Job, asked_of
 from bench.measure.environment import cores, environment
 from bench.models.build import build
 from bench.outcomes import outcome_of
-from bench.plan import Job, asked_of
 from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
 from bench.recording import foreign
 from bench.records import Outcome, Result, Status

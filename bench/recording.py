@@ -10,11 +10,11 @@ import numpy as np
 
 from bench.budget import Meter
 from bench.data.rows import Rows
+from bench.job import Job
 from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
-from bench.plan import Job
 from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record

@@ -15,11 +15,12 @@ from bench.config import Request
 from bench.earlier import answered, earlier_seconds, finished
 from bench.errors import UserFault
 from bench.identity import code_digest
+from bench.job import Job, probing
 from bench.launch import Launcher, set_aside
 from bench.measure.environment import machine
 from bench.models.cache import ensure
 from bench.outlook import foretold
-from bench.plan import Job, Planned
+from bench.plan import Planned
 from bench.records import PlanFile, Result, Status
 from bench.report import Rendered
 from bench.report import render as render_pages
@@ -151,7 +152,7 @@ def probe_all(request: Request, planned: Planned, launcher: Launcher, console: C
         order
         for job in planned.jobs
         if read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
-        for order in plan.probing(job)
+        for order in probing(job)
         if not answered(order, request.settings, code_digest())
     ]
     if not orders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.cards import GIB, verdict
-from bench.plan import Job
+from bench.job import Job
 from bench.records import Predicted, Result, Status
 
 REMEDY = "lower batch or sequence, use micro_batch=auto, or raise budget.memory_gib"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bench.cards import GIB, PROCESS_BYTES, verdict
-from bench.plan import Job
+from bench.job import Job
 from bench.records import Predicted
 from bench.shortage import in_gib, need
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from bench.errors import UserFault
-from bench.plan import Job
+from bench.job import Job
 from bench.process import ALLOCATOR
 
 

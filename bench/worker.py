@@ -20,12 +20,12 @@ from bench.config.schema import Budget, Task
 from bench.data.formats import spoken
 from bench.data.rows import Rows, TaskRows, draw_labels, read
 from bench.data.sources import Located
+from bench.job import Job
 from bench.measure.environment import cores
 from bench.models.build import build
 from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
 from bench.outcomes import outcome_of, refuse_what_is_missing
-from bench.plan import Job
 from bench.probes.membership import members
 from bench.recording import Recorder
 from bench.records import Status

@@ -19,7 +19,7 @@ from bench import registry
 from bench.budget import Meter
 from bench.config import load
 from bench.errors import UserFault
-from bench.plan import Job
+from bench.job import Job
 from bench.records import Status
 from bench.store import read_result
 from bench.strategy import TaskContext

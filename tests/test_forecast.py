@@ -16,7 +16,7 @@ from bench.cards import GIB
 from bench.cli import main
 from bench.config import load
 from bench.forecast import PATIENCE_SECONDS, Forecaster, Predictor, place, predictor
-from bench.plan import Job
+from bench.job import Job
 from bench.records import Predicted, Status
 
 PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample", "device=cpu"]

@@ -24,7 +24,7 @@ from cli_runs import (
 
 from bench import plan as planning
 from bench.config import load
-from bench.plan import Job
+from bench.job import Job
 from bench.store import read_result
 from bench.warm import host_environment
 

@@ -11,7 +11,7 @@ import tiny
 from bench import plan as planning
 from bench.config import load
 from bench.errors import UserFault
-from bench.plan import Job
+from bench.job import Job
 from bench.records import Result, Status
 from bench.store import read_result
 from bench.worker import run_cell

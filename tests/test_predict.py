@@ -10,9 +10,9 @@ import torch
 
 from bench import plan, registry
 from bench.config import load
+from bench.job import Job
 from bench.models.base import load_base
 from bench.models.catalog import parse
-from bench.plan import Job
 from bench.predict.depth import SHALLOW, extrapolated
 from bench.predict.fakes import fake_base
 from bench.predict.live import Live

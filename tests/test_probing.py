@@ -17,7 +17,7 @@ from bench.budget import Meter
 from bench.config import load
 from bench.data.rows import read
 from bench.data.sources import Located
-from bench.plan import Job
+from bench.job import Job
 from bench.probed import ProbeRecord
 from bench.probes.membership import members
 from bench.records import Result, Status

@@ -11,9 +11,9 @@ from bench import plan, shortage
 from bench.cards import CPU_SLACK_BYTES, GIB, PROCESS_BYTES
 from bench.config import load
 from bench.errors import UserFault
+from bench.job import Job
 from bench.launch import Launcher
 from bench.outlook import with_prediction
-from bench.plan import Job
 from bench.records import Outcome, Phase, Predicted, PredictedPhase, Result, Status
 from bench.sizing import NO_LIMIT, sized
 from bench.store import read_result

@@ -11,7 +11,7 @@ import resource
 import sys
 import traceback
 
-from bench.plan import Job
+from bench.job import Job
 from bench.process import die_with_parent
 
 HELD = {"held": True}

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from bench.job import Job
 from bench.models.base import Base, depth_of, load_base, meta_base
 from bench.models.build import DTYPES
 from bench.models.cache import ensure
 from bench.models.catalog import parse
 from bench.models.parts import count
-from bench.plan import Job
 from bench.predict.apart import apart
 from bench.predict.fakes import fake_base
 from bench.predict.heap import known

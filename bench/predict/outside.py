@@ -7,11 +7,11 @@ import torch
 from bench import registry
 from bench.budget import Meter
 from bench.config.schema import Budget
+from bench.job import Job
 from bench.measure.memory import high_water, reset_high_water, resident
 from bench.models.base import Base, load_base
 from bench.models.catalog import parse
 from bench.models.parts import touch
-from bench.plan import Job
 from bench.predict.apart import apart
 from bench.predict.fakes import fake_base
 from bench.predict.heap import known

@@ -13,11 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from bench.budget import Meter
 from bench.config.schema import Budget
+from bench.job import Job
 from bench.measure.flops import Book, counting
 from bench.models.base import Base
 from bench.models.catalog import parse
 from bench.models.parts import count
-from bench.plan import Job
 from bench.predict.fakes import quantisation_states, stand_ins
 from bench.predict.live import Live
 from bench.predict.timeline import UNCOUNTED, Peak

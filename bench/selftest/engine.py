@@ -22,6 +22,7 @@ from bench.config import load
 from bench.models.cache import ensure
 from bench.records import NEAR_TIE, Result, Status
 from bench.run import held, run_all, write_plan
+from bench.run import launched as warm_launcher
 from bench.selftest.figures import Figure
 from bench.store import read_plan, read_result
 
@@ -58,11 +59,11 @@ def launched(folder: Path) -> Ran:
     """The cells as the run command carries them out: each in a process of its own."""
     request = load(tokens(folder))
     planned, run_dir = plan.make(request), Ran(folder, []).run_dir
-    with open(os.devnull, "w") as nowhere, held(run_dir):
+    with open(os.devnull, "w") as nowhere, held(run_dir), warm_launcher(request, run_dir) as launcher:
         write_plan(request, planned, run_dir)
         for ref in planned.models.values():
             ensure(ref)
-        run_all(request, planned.jobs, run_dir, Console(file=nowhere))
+        run_all(request, planned.jobs, launcher, Console(file=nowhere))
     return Ran(folder, [read_result(Path(job.folder) / "result.json") for job in planned.jobs])
 
 

@@ -1,0 +1,69 @@
+"""The order for one cell or one of its probes: all that a worker needs, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bench.config import Task, Template
+from bench.config.probes import Probes
+from bench.records import CellInfo, Predicted, Record
+
+
+class SourceJob(Record):
+    """Another task a cell trains on."""
+
+    name: str
+    task: Task
+    located: dict[str, Any]
+    formats: list[Template] = Field(default_factory=list)
+    """As the job's."""
+
+
+class Job(Record):
+    """All a worker needs to run one cell. It travels as JSON; paths in it never reach a record."""
+
+    cell: CellInfo
+    task: Task
+    options: dict[str, Any]
+    located: dict[str, Any]
+    sources: list[SourceJob] = Field(default_factory=list)
+    """Other tasks it trains on, by name."""
+    position: int = 0
+    """Where the cell's own task stands among them."""
+    wants_sources: bool = False
+    """Whether it was to train on other tasks; a selection of one task may have left it none."""
+    formats: list[Template] = Field(default_factory=list)
+    """What the prompt formats trained on are taken from, the task's own first; empty: its own alone (see
+    `bench.data.formats.candidates`: which of them are turns of a chat matters once the tokenizer is there)."""
+    model: str
+    """The model as the user named it; for a local folder this is a path, which the cell does not hold."""
+    folder: str
+    """Where the record goes."""
+    adapters_path: str | None = None
+    threads: int | None = None
+    keep_adapters: bool = True
+    memory_gib: float | None = None
+    micro_batch: int | None = None
+    """Rows per forward; where the cell says `auto`, what was found."""
+    notes: list[str] = Field(default_factory=list)
+    """Remarks for the record."""
+    predicted: Predicted = Field(default_factory=Predicted)
+    """What was foretold, for the record."""
+    probes: Probes = Field(default_factory=Probes)
+    """What it is asked once it is finished."""
+    probe: Literal["formats", "contamination"] | None = None
+    """Which of them this order is for; None: the cell itself."""
+
+
+def asked_of(job: Job) -> dict[str, Any]:
+    """The options of the probe an order is for, as its record keeps them; planting is other cells' business."""
+    assert job.probe is not None
+    options: dict[str, Any] = getattr(job.probes, job.probe).model_dump(mode="json", exclude={"plant", "strategies"})
+    return options
+
+
+def probing(job: Job) -> list[Job]:
+    """The orders for the probes of a cell, one each."""
+    return [job.model_copy(update={"probe": name}) for name in job.probes.asked]
