@@ -126,6 +126,12 @@ def test_clean_cells_raise_no_alarm():
     assert findings[0] == cell(0), "nothing depends on chance"
 
 
+def test_a_change_the_model_does_not_see_tells_nothing():
+    upper = named(cell(), "perturbation: upper case")  # this model lowers every text first
+    assert (upper.verdict, upper.p, upper.n) == ("no power", None, len(cell().control_items))
+    assert upper.says.startswith("No answer is right or wrong for this change: the model may not even see it")
+
+
 def test_under_a_head_there_is_no_base_and_no_prompt():
     given = data()
     model = Model(2.2, reads_prompts=False)

@@ -180,6 +180,9 @@ def against_controls(one: Perturbation, asked: Asked, tests: Changed, others: Ch
     kept = tests.touched & others.touched
     if kept.sum() < FEWEST:
         return few(one, int(kept.sum()))
+    if (plain == tests.correct).all() and (asked.plain_controls == others.correct).all():
+        says = "No answer is right or wrong for this change: the model may not even see it, so nothing follows."
+        return start(one, n=int(kept.sum()), verdict="no power", says=says)
     four = [v[kept].astype(float) for v in (plain, tests.mean, asked.plain_controls, others.mean)]
     test = difference_in_differences(four[0], four[1], four[2], four[3], asked.seed % 2**32, asked.draws)
     weak = at_chance(one, asked, [plain, asked.plain_controls], [tests, others])
