@@ -96,6 +96,7 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ),
         ("tasks.sst2.labels=[no,yes]", "a word was read as a boolean: put it in quotes"),
         ("tasks.sst2.positive=x", "positive is 'x', not one of the labels"),
+        ("tasks.sst2.cluster=txt", "cluster is 'txt', not one of the text fields ['text']; did you mean 'text'?"),
         ("tasks.sst2.splits.test=tset", "has no split 'tset'"),
         ("tasks.sst2.splits.test=train[", "cannot read the split 'train['"),
         ("tasks.sst2.columns.text=nope", "has no column 'nope'"),

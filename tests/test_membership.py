@@ -8,7 +8,8 @@ from data_rows import pool
 from scipy import stats
 
 from bench.probes.membership import Evidence, controls, draw_members, gold, judge, members
-from bench.stats.contamination import holm, matched, paired, sign_flip
+from bench.stats.contamination import matched, paired, sign_flip
+from bench.stats.pairs import holm
 
 DRAWS = 499
 

@@ -224,6 +224,7 @@ def test_a_cell_that_is_not_ok_differs_in_everything(twice: tuple[Ran, Ran]) -> 
     assert not found.ok and found.values["lora"] == math.inf
 
 
+@pytest.mark.slow
 def test_the_engine_repeats_itself(tmp_path: Path) -> None:
     """The real thing: tiny cells through the launcher twice, and in one process with other batches and threads."""
     found = engine.figures(tmp_path)

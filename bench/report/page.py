@@ -17,7 +17,8 @@ from bench.report.foretold import foretold
 from bench.report.literature import literature
 from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
-from bench.report.tables import Table, leaderboard, task_table
+from bench.report.tables import Table, leaderboard
+from bench.report.task_table import task_table
 from bench.report.tuning import tunings
 
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."

@@ -10,7 +10,8 @@ from bench.probed import Check, ContaminationFindings
 from bench.report import format as show
 from bench.report.collect import CellView, Run
 from bench.report.tables import Column, Entry, Table
-from bench.stats.contamination import LEVEL, against_twin, holm
+from bench.stats.contamination import LEVEL, against_twin
+from bench.stats.pairs import holm
 
 STRICT = 0.01
 """The level at which a large dose must be seen."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
-from bench.report.compare import FEWEST_SEEDS, Pair
-from bench.report.scores import TaskScore, accuracy_of
-from bench.report.standing import Standing, detectable, ranks_note
-from bench.report.summary import Board, Memory, Row, improving, median, peak_memory, phase_of
+from bench.report.compare import FEWEST_SEEDS
+from bench.report.scores import TaskScore
+from bench.report.standing import Standing, ranks_note
+from bench.report.summary import Board, Memory, Row
 from bench.stats.metrics import smallest
 
 OTHER_CODE = "other code"
@@ -160,7 +160,7 @@ def _leader(board: Board, row: Row, axis: Axis, mixed: bool, standing: Standing)
         _rank(row, standing),
         Entry(
             show.score(row.mean) if row.mean is not None else "not ranked",
-            _ends(row.mean, row.low, row.high),
+            ends_text(row.mean, row.low, row.high),
             row.mean,
             plot=axis.plot(row.mean, row.low, row.high),
             faint=row.mean is None,
@@ -216,7 +216,7 @@ def scored(score: TaskScore) -> Entry:
     partial = () if score.complete else ((_worst(score.cells), f"{score.ok} of {len(score.cells)} ok"),)
     return Entry(
         show.score(score.value),
-        _ends(score.value, score.low, score.high, score.too_few),
+        ends_text(score.value, score.low, score.high, score.too_few),
         score.value if score.complete else None,
         partial,
         faint=not score.complete,
@@ -260,86 +260,10 @@ def badges(cells: list[CellView]) -> tuple[tuple[str, str], ...]:
     return tuple((status, f"{found[status]} of {len(cells)} {STATUS_WORDS[status]}") for status in order)
 
 
-def task_table(board: Board, task: str, pairs: Sequence[Pair] = ()) -> Table:
-    """Every strategy on one task: score and accuracy, seeds, phases, FLOPs, memory, outcome; from the board's `pairs`
-    the smallest difference that they would find."""
-    metric, scores = board.metrics[task], [row.scores[task] for row in board.rows]
-    axis = Axis([end for score in scores for end in (score.low, score.high, score.value)], board.chance.get(task))
-    columns = [Column("strategy", "family", False), Column(metric, "95% interval")]
-    if metric != "accuracy":
-        columns.append(Column("accuracy", "95% interval"))
-    several = any(score.best is not None for score in scores)
-    columns += [
-        Column("seeds", "ok, spread"),
-        *([Column("best seed", "not a mean")] if several else []),
-        Column("adapt", "median"),
-        Column("predict", "median"),
-        Column("FLOPs", "training"),
-        Column("peak memory", "largest"),
-        Column("outcome", "", False),
-    ]
-    ordered = sorted(board.rows, key=lambda row: (row.scores[task].value is None, -(row.scores[task].value or 0)))
-    table = Table(f"{task}: {board.title}", columns, [_task_row(row, task, metric, axis, several) for row in ordered])
-    n = max((score.n for score in scores if score.n is not None), default=None)
-    if task in board.chance:
-        table.notes.append(
-            f"Chance {show.score(board.chance[task])}: the best {metric} of any constant answer. "
-            f"{show.count(n or 0, 'test item')}."
-        )
-    else:
-        table.notes.append("Chance and the number of test items: not measured.")
-    table.notes += interval_notes(scores)
-    if several:
-        table.notes.append("The best of k seeds is the largest of k scores and not comparable with a mean.")
-    if finds := detectable(pairs, task):
-        table.notes.append(finds)
-    return table
-
-
-def _task_row(row: Row, task: str, metric: str, axis: Axis, several: bool) -> list[Entry]:
-    score = row.scores[task]
-    main = scored(score)
-    entries = [
-        Entry(row.strategy, row.family, row.strategy),
-        Entry(main.text, main.sub, main.sort, main.badges, axis.plot(score.value, score.low, score.high), main.faint),
-    ]
-    if metric != "accuracy":
-        entries.append(_accuracy(score.cells))
-    adapts, predicts = ([phase_of(cell, name) for cell in score.cells] for name in ("adapt", "predict"))
-    flops = median(phase.flops for phase in adapts if phase)
-    spread = (
-        f"SD {show.score(score.seed_sd)}" if score.seed_sd is not None else "" if row.seeded else "seed has no effect"
-    )
-    results = [cell.result for cell in score.cells if cell.result is not None]
-    return [
-        *entries,
-        Entry(f"{score.ok} of {len(score.cells)}", spread, score.ok),
-        *([_best(score)] if several else []),
-        timed(median(phase.seconds for phase in adapts if phase)),
-        timed(median(phase.seconds for phase in predicts if phase)),
-        Entry(show.large(flops), sort=flops, faint=flops is None),
-        memory_entry(peak_memory(results), True),
-        outcome(score.cells, [task] if any(improving(cell) for cell in score.cells) else []),
-    ]
-
-
-def _accuracy(cells: list[CellView]) -> Entry:
-    """Accuracy beside the task's own metric, seeds averaged."""
-    value, low, high = accuracy_of(cells)
-    return Entry(show.score(value), _ends(value, low, high), value, faint=value is None)
-
-
-def _best(score: TaskScore) -> Entry:
-    """The best seed, named for what it is: the best of k, never comparable with a mean."""
-    if score.best is None:
-        return Entry("–", faint=True)
-    return Entry(show.score(score.best), f"best of {score.ok} seeds", score.best, faint=True)
-
-
 FEW = "too few items"
 
 
-def _ends(value: float | None, low: float | None, high: float | None, few: bool = False) -> str:
+def ends_text(value: float | None, low: float | None, high: float | None, few: bool = False) -> str:
     ends = "" if value is None else show.interval(low, high)
     return f"{ends} {FEW}" if few and ends else ends
 

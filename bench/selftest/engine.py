@@ -81,7 +81,8 @@ def inside(folder: Path) -> dict[str, Ran]:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"the cells could not be run in one process: {done.stderr.strip()[-500:]}")
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"the cells could not be run in one process: {last}")
     return {name: ran(folder / name) for name in INSIDE}
 
 

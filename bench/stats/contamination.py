@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from bench.probed import Check, ContaminationFindings, Verdict
+from bench.stats.pairs import holm
 
 Floats = NDArray[np.floating]
 LEVEL = 0.05
@@ -111,15 +112,6 @@ def difference_in_differences(
     return paired((four[0] - four[1]) - (four[2] - four[3]), seed, draws)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given (Holm 1979): below 0.05 the chance of any false alarm among them is 5%."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        adjusted[i] = highest
-    return adjusted
-
-
 MEANINGFUL_DROP = 0.1
 """Extra drop that matters: a leak that costs under one answer in ten when its wording goes has hardly moved a score."""
 FEWEST = 20
@@ -145,7 +137,7 @@ def holm_verdicts(checks: Sequence[Check]) -> list[Check]:
         if check.p is None:
             out.append(check)
             continue
-        p = next(adjusted)
+        p = float(next(adjusted))
         update: dict[str, object] = {"figures": check.figures | {"p, Holm": p}}
         if check.verdict == "seen" and p > LEVEL:
             says = f"Alone p is {check.p:.2g}, but {p:.2g} among all checks of this cell (Holm): no evidence."

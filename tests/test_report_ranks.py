@@ -1,0 +1,133 @@
+"""What a report says of ranks, the front, best seeds, few items and clusters."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from records_factory import Fake, write_run
+
+from bench.report import render
+from bench.report.claims import conclude
+from bench.report.collect import collect
+from bench.report.predictions import read_predictions
+from bench.report.scores import task_score
+from bench.report.summary import boards
+
+FEW = ("zero_shot", "few_shot", "lora", "full")
+
+
+def markdown(tmp_path: Path, fake: Fake) -> str:
+    return render(write_run(tmp_path / "results", fake), tmp_path / "reports")[1].read_text(encoding="utf-8")
+
+
+def row(text: str, section: str, strategy: str) -> list[str]:
+    part = text.split(f"## {section}")[1].split("\n## ")[0]
+    line = next(line for line in part.splitlines() if re.match(rf"\| (\*\*)?{strategy} ", line))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return markdown(tmp_path_factory.mktemp("three"), Fake(tasks=("sst2",), strategies=FEW, seeds=(0, 1, 2)))
+
+
+def test_ranks_have_intervals_and_groups(three: str) -> None:
+    assert "rank (95%, group)" in three and "share a letter cannot be told apart" in three
+    best = row(three, "Leaderboard", "lora")
+    assert re.fullmatch(r"[12] \(rank 1–\d, ab?\)", best[1])
+    assert re.search(r"rank 3–4, b|rank 3, b|rank 2–", row(three, "Leaderboard", "few_shot")[1])
+
+
+def test_one_run_has_no_rank_intervals(tmp_path: Path) -> None:
+    text = markdown(tmp_path, Fake(tasks=("sst2",), strategies=FEW))
+    assert "Ranks have intervals from 3 training runs on." in text and "95%, group" not in text
+    assert row(text, "Leaderboard", "lora")[1] in ("1", "2")
+    assert "best seed" not in text
+    assert re.search(r"in the share of items right that a comparison here finds in 80% of cases: 0\.0\d\d", text)
+
+
+def test_the_best_seed_stands_apart_from_the_mean(three: str) -> None:
+    cells = row(three, "Tasks", "lora")
+    assert "best of 3 seeds" in cells[3] and float(cells[3].split()[0]) > float(cells[1].split()[0])
+    assert row(three, "Tasks", "zero_shot")[3] == "–"
+    assert "not comparable with a mean" in three
+
+
+def test_the_front_has_a_probability(three: str) -> None:
+    assert "on the front (score, memory, time)" in three
+    shares = [row(three, "Leaderboard", name)[-2] for name in FEW]
+    assert all(re.fullmatch(r"\d+%", share) for share in shares)
+    # nothing is as small and as fast as zero_shot; full is larger and slower than lora and hardly better
+    assert shares[0] == "100%" and int(shares[3][:-1]) < 90
+    assert "retraining is not in it" not in three
+
+
+def test_the_smallest_difference_is_printed(three: str) -> None:
+    found = re.search(r"finds in 80% of cases: (0\.\d+), from 872 items, 3 training runs and their spread", three)
+    assert found and 0.01 < float(found.group(1)) < 0.2
+
+
+def test_an_interval_over_seeds_is_one_that_knows_retraining(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path, Fake(tasks=("sst2",), strategies=("lora",), seeds=(0, 1, 2)))
+    cells = collect(run_dir, None).cells
+    found = task_score(cells)
+    assert found.over_seeds and found.low is not None and found.low < (found.value or 0) < (found.high or 0)
+    alone = task_score(cells[:2])
+    assert not alone.over_seeds and alone.best == max(cell.score.value for cell in cells[:2] if cell.score)
+    # without predictions the seeds' own intervals are all there is
+    (cells[1].folder / "predictions.parquet").unlink()
+    fallen = task_score(cells)
+    assert not fallen.over_seeds and fallen.low == pytest.approx(np.mean([c.score.low for c in cells if c.score]))
+
+
+def test_too_few_items_are_said(tmp_path: Path) -> None:
+    text = markdown(tmp_path, Fake(tasks=("sst2",), strategies=("lora",), items=60))
+    assert "too few items" in row(text, "Leaderboard", "lora")[3]
+    assert "Too few items: below 111 an interval was not seen to hold in 93% to 97% of cases." in text
+    enough = markdown(tmp_path / "enough", Fake(tasks=("sst2",), strategies=("lora",), items=111))
+    assert "too few items" not in enough.split("## How to read this")[0].lower()
+
+
+def clustered(run_dir: Path, size: int) -> None:
+    """Give every prediction of a run the cluster of its row."""
+    for path in run_dir.glob("*/predictions.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("cluster", [np.arange(table.num_rows) // size]), path)
+
+
+def test_clusters_are_read_and_widen_what_is_said(tmp_path: Path) -> None:
+    found = {}
+    for size in (1, 40):
+        run_dir = write_run(tmp_path / str(size), Fake(tasks=("sst2",), strategies=("lora", "frozen"), seeds=(0, 1, 2)))
+        clustered(run_dir, size)
+        [board] = boards(collect(run_dir, None).cells)
+        conclusion = conclude(board)
+        [pair] = [pair for pair in conclusion.pairs if pair.task == "sst2"]
+        assert pair.clustered and any("over clusters" in note for note in conclusion.notes)
+        found[size] = pair
+    items = read_predictions(next(run_dir.glob("*/predictions.parquet")))
+    assert items.clusters is not None and items.clusters.max() == 871 // 40
+    assert (found[1].items, found[40].items) == (872, 22)
+    assert found[40].over is not None and found[1].over is not None
+    assert found[40].over.freedom != found[1].over.freedom
+
+
+def test_one_run_over_clusters_is_no_mcnemar(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path, Fake(tasks=("sst2",), strategies=("lora", "frozen")))
+    clustered(run_dir, 4)
+    [board] = boards(collect(run_dir, None).cells)
+    [pair] = [pair for pair in conclude(board).pairs if pair.task == "sst2"]
+    assert pair.only is None and pair.clustered and not pair.claimable
+
+
+def test_other_clusters_are_other_items(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path, Fake(tasks=("sst2",), strategies=("lora", "frozen")))
+    path = next(path for path in run_dir.glob("*/predictions.parquet") if "-frozen-" in str(path))
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("cluster", [np.zeros(table.num_rows, dtype=int)]), path)
+    [board] = boards(collect(run_dir, None).cells)
+    assert any("frozen on sst2: its test items are not those of the other" in note for note in conclude(board).notes)
