@@ -118,6 +118,7 @@ def test_intervals_of_another_level_fall_out_of_bounds(monkeypatch: pytest.Monke
     assert not coverage.tasks_coverage(0.8).ok
     assert not coverage.clusters_coverage(0.8).ok
     assert not coverage.bca_coverage("f1", 100, 0.8).ok
+    assert not coverage.metric_seeds_coverage("matthews", 0.8).ok
 
 
 def test_clusters_taken_for_single_items_fall_out_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

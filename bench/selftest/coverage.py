@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench.selftest.figures import Figure
-from bench.stats.confusion import formula
+from bench.stats.confusion import formula, leave_one_out
 from bench.stats.intervals import bootstrap_bca, mean_of, wilson
-from bench.stats.metrics import SMALLEST, SMALLEST_OVER_SEEDS
-from bench.stats.seeds import clustered_interval, seeds_ends
+from bench.stats.metrics import SMALLEST, SMALLEST_OVER_SEEDS, value
+from bench.stats.seeds import BOUNDS, clustered_interval, seeds_ends, seeds_interval
 
 LOW, HIGH = 0.93, 0.97
 """Where the coverage of a 95% interval must lie."""
@@ -108,6 +108,25 @@ def seeds_coverage(seeds: int, n: int, level: float) -> Figure:
                 hits += int(((low <= accuracy) & (accuracy <= high)).sum())
             values[f"{seeds} seeds, {n} items, accuracy {accuracy}, seed SD {100 * sd:g} points"] = hits / SEED_DRAWS
     return Figure(f"coverage: mean over {seeds} seeds and {n} items", values, LOW, HIGH)
+
+
+def metric_seeds_coverage(metric: str, level: float, seeds: int = 3, sd: float = SEED_SDS[-1]) -> Figure:
+    """Simulated coverage of the interval of a mean F1 or Matthews over three seeds whose scores spread most."""
+    values, random = {}, np.random.default_rng([seeds, len(metric)])
+    for n in (SMALLEST_OVER_SEEDS, SIZES[0]):
+        for accuracy in ACCURACIES[1:]:
+            rates = label_rates(seed_accuracies(accuracy, sd, (200_000,), random))
+            truth, hits = float(formula(metric)(rates, 1).mean()), 0
+            for block in answers(accuracy, sd, (DRAWS, seeds, n), random):
+                for right in block:
+                    labels = (random.random(n) < POSITIVE).astype(np.int64)
+                    guesses = np.where(right, labels, 1 - labels)
+                    found = [value(metric, labels, guess) for guess in guesses]
+                    left_out = [leave_one_out(metric, labels, guess) for guess in guesses]
+                    ends = seeds_interval(found, left_out, BOUNDS[metric], level=level)
+                    hits += ends.low <= truth <= ends.high
+            values[f"{seeds} seeds, {n} items, accuracy {accuracy}, seed SD {100 * sd:g} points"] = hits / DRAWS
+    return Figure(f"coverage: mean {metric} over {seeds} seeds", values, LOW, HIGH)
 
 
 def tasks_coverage(level: float) -> Figure:

@@ -67,6 +67,7 @@ def orders(asked: Options) -> list[Callable[[], Figure]]:
             for n in coverage.sizes(metric)
         ]
         made += [partial(coverage.seeds_coverage, s, n, asked.level) for s in (3, 5) for n in coverage.SEED_SIZES]
+        made += [partial(coverage.metric_seeds_coverage, metric, asked.level) for metric in ("f1", "matthews")]
         made += [partial(coverage.tasks_coverage, asked.level), partial(coverage.clusters_coverage, asked.level)]
     if "claims" in asked.parts:
         made += [partial(claims.same_against_same, sd) for sd in coverage.SEED_SDS]
