@@ -112,10 +112,11 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     """Median, quartiles, what tuning and calibration did, reversed orders, formats with one label for all."""
     view = formats_view("sst2", "accuracy", by_strategy(run_with(tmp_path)))
     assert view is not None
-    lead, transfer, calibration, turned, one_label = view.sentences
+    lead, prompted, transfer, calibration, turned, one_label = view.sentences
     assert lead.startswith("Asked in 4 formats, the median is")
     assert "lora 0.825 (0.738–0.863), zero_shot 0.650 (0.575–0.725)" in lead.replace(" and ", ", ")
-    assert transfer == "lora has 0.900 in the format it was trained on and 0.800 in the median of 3 it never saw."
+    assert transfer == "lora has 0.900 in the format it was trained on and 0.800 in the median of 3 others."
+    assert prompted == "zero_shot has 0.800 in the suite's own format and 0.600 in the median of 3 others."
     assert "zero_shot 0.150 → 0.150 (median 0.650 → 0.750)" in calibration
     assert turned == "Which format is asked turns the order of lora and zero_shot in 1 of 4."
     assert one_label == "Every item got one and the same label from zero_shot in 1 of these formats."

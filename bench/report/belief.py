@@ -63,7 +63,7 @@ def sure(board: Board, task: str) -> str:
         return f"{row.strategy} scores {show.score(score.value)}; no interval can be given for it."
     over = "other test items and other seeds" if seeds >= 3 else "other test items of the same kind"
     told = (
-        f"The best, {row.strategy}, scores {show.score(score.value)}; on {over} it could be anything "
+        f"The best, {row.strategy}, scores {show.score(score.value)}; on {over} it may lie anywhere in "
         f"{show.interval(score.low, score.high)} "
         f"(95%, {show.count(score.n or 0, 'item')}, {show.count(seeds, 'seed')})."
     )

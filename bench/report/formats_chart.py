@@ -27,7 +27,7 @@ class Dot:
 
     value: float
     trained_on: bool
-    """Drawn full; hollow where the strategy never trained on the format."""
+    """Drawn full, as are those of a strategy that trains on none; hollow where it never trained on the format."""
     degenerate: bool
     """Drawn as a cross: every item got the same label."""
 
@@ -52,7 +52,7 @@ def formats_figure(rows: Sequence[FormatRow], title: str, chance: float | None, 
     words = "; ".join(_said(row) for row in drawn)
     dots = [dot for row in drawn for dot in row.dots]
     notes = ["A dot is a format, the box its quartiles with the median."]
-    if any(dot.trained_on for dot in dots):
+    if not all(dot.trained_on for dot in dots):
         notes.append("Hollow: never trained on.")
     if any(dot.degenerate for dot in dots):
         notes.append("A cross: every item got the same label.")

@@ -47,6 +47,8 @@ class Asked:
     found: list[FormatFindings]
     plain: dict[Key, float]
     calibrated: dict[Key, float]
+    own: Key
+    """The task's own format."""
     trained: set[Key]
     degenerate: set[Key]
     """Formats that make some seed give every item one label."""
@@ -97,13 +99,15 @@ def _asked(strategy: str, cells: list[CellView]) -> Asked | None:
         return {key_of(answer) for answer in test}
 
     plain = _means([by_key(one) for one in found])
-    if not plain:
+    own = next((key_of(a) for a in answers if a.number == 0), None)
+    if not plain or own not in plain:
         return None
     return Asked(
         strategy,
         found,
         plain,
         _means([by_key(one, calibrated=True) for one in found]),
+        own,
         which([a for a in answers if a.trained_on]),
         which([a for a in answers if degenerate(a)]),
     )
@@ -188,14 +192,17 @@ def _sentences(asked: list[Asked], number: int) -> list[str]:
 
 
 def _transfer(one: Asked) -> str | None:
-    """What a trained strategy keeps of its score where it is asked otherwise."""
-    trained, never = one.over(sorted(one.trained)), one.over(one.never)
-    if not one.trained or trained is None or never is None:
+    """What a strategy keeps of its score where it is asked otherwise than it was trained, or than the suite asks."""
+    known = one.trained or {one.own}
+    here, others = one.over(sorted(known)), one.over([key for key in one.plain if key not in known])
+    if here is None or others is None:
         return None
-    where = "the format it was trained on" if trained.number == 1 else f"the {trained.number} it was trained on"
+    where = "the suite's own format"
+    if one.trained:
+        where = "the format it was trained on" if here.number == 1 else f"the {here.number} it was trained on"
     return (
-        f"{one.strategy} has {show.score(trained.median)} in {where} and {show.score(never.median)} in the median of "
-        f"{never.number} it never saw."
+        f"{one.strategy} has {show.score(here.median)} in {where} and {show.score(others.median)} in the median of "
+        f"{others.number} others."
     )
 
 
