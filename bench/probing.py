@@ -62,6 +62,7 @@ class Asked(Cell):
         job, asked = self.job, self.job.probes.contamination
         assert asked is not None
         trained = bool(plan.groups) or plan.search is not None
+        reads = plan.labels_used != 0  # zero-shot reads no row, so none can hold a test item
         pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
         base = self.base_answer(context) if trained and context.readout == "verbalizer" else None
         if base is not None:
@@ -72,8 +73,8 @@ class Asked(Cell):
             rows,
             base=base,
             trained=trained,
-            read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None),
-            pool=[fields for pool in pools for fields in pool.fields],
+            read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None) if reads else [],
+            pool=[fields for pool in pools for fields in pool.fields] if reads else [],
             dose=job.cell.plant,
         )
         return examine(subject, asked, meter)

@@ -17,7 +17,7 @@ from bench.records import Outcome, Status
 from bench.report.belief import beliefs
 from bench.report.claims import conclude
 from bench.report.collect import Run, collect
-from bench.report.contaminated import contamination_table, verdict_sentence
+from bench.report.contaminated import contamination_table, orders_table, verdict_sentence
 from bench.report.formats_view import formats_view
 from bench.report.html import to_html
 from bench.report.markdown import to_markdown
@@ -112,9 +112,10 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     """Median, quartiles, what tuning and calibration did, reversed orders, formats with one label for all."""
     view = formats_view("sst2", "accuracy", by_strategy(run_with(tmp_path)))
     assert view is not None
-    lead, prompted, transfer, calibration, turned, one_label = view.sentences
+    lead, one, other, calibration, turned, one_label = view.sentences
     assert lead.startswith("Asked in 4 formats, the median is")
     assert "lora 0.825 (0.738–0.863), zero_shot 0.650 (0.575–0.725)" in lead.replace(" and ", ", ")
+    transfer, prompted = sorted([one, other])
     assert transfer == "lora has 0.900 in the format it was trained on and 0.800 in the median of 3 others."
     assert prompted == "zero_shot has 0.800 in the suite's own format and 0.600 in the median of 3 others."
     assert "zero_shot 0.150 → 0.150 (median 0.650 → 0.750)" in calibration
@@ -136,7 +137,7 @@ def test_nothing_asked_is_said(tmp_path: Path) -> None:
     answers = dict(belief.answers)
     assert answers["Does the wording of the prompt matter?"].endswith("probes=formats asks in ten of them.")
     assert answers["Has it seen the test items?"].endswith("probes=contamination asks for it.")
-    assert belief.formats is None and belief.contamination is None and belief.controls == []
+    assert belief.formats is None and belief.tables == [] and belief.controls == []
     assert "Training again with another seed moves it too" in answers["How sure is the score?"]
     assert contamination_table("sst2", by_strategy(run)) is None
 
@@ -186,18 +187,20 @@ def test_holm_over_a_cell_takes_weak_alarms_back(tmp_path: Path) -> None:
     ("clean", "words"),
     [
         ("seen", "Test items of sst2 were seen by lora (membership): do not believe these scores as they stand."),
-        ("no power", "No check has power here: nothing follows about contamination, neither good nor bad."),
-        ("not seen", "No check saw a leak in lora."),
+        (
+            "no power",
+            "No test item stands in what lora read. Of lora behaviour tells nothing, neither good nor bad: no",
+        ),
+        (
+            "not seen",
+            "No test item stands in what lora read. Tests of behaviour that would have told a leak that matters",
+        ),
     ],
 )
 def test_verdicts_in_words(tmp_path: Path, clean: Verdict, words: str) -> None:
     """What silence means is said with it."""
     run = run_with(tmp_path, {0: [0.01, 0.01, 0.01] if clean == "seen" else [0.4] * 3}, clean)
     cells = by_strategy(run)
-    if clean == "no power":
-        for cell in cells["lora"]:
-            found = cell.probes["contamination"].contamination
-            found.checks[:] = [check for check in found.checks if check.family == "membership"]
     assert verdict_sentence("sst2", cells, None).startswith(words)
     table = contamination_table("sst2", cells)
     assert table is not None
@@ -225,3 +228,32 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
     for words in ("How sure is the score?", "sst2 in other prompt formats", "A planted leak: lora on sst2"):
         assert words in html and words in text
     assert np.isclose(page.sections[0].board.rows[0].scores["sst2"].value or 0, 0.88, atol=0.1)
+
+
+def test_option_orders_are_shown_one_by_one(tmp_path: Path) -> None:
+    """Each with its interval, the order as it stands first; without moved options there is no table."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})
+    cells = by_strategy(run)
+    assert orders_table("sst2", cells) is None
+    found = cells["lora"][0].probes["contamination"].contamination
+    found.correct.update(
+        {"plain": [True] * 6 + [False] * 4, "option order #1": [True] * 3 + [False] * 7, "typos": [True]}
+    )
+    table = orders_table("sst2", cells)
+    assert table is not None
+    assert [[entry.text for entry in row] for row in table.rows] == [
+        ["lora", "as they stand", "0.600", "10"],
+        ["lora", "moved by 1", "0.300", "10"],
+    ]
+    assert table.rows[1][2].sub == "[0.108, 0.603]"
+
+
+def test_a_pool_that_holds_test_items_is_told_apart(tmp_path: Path) -> None:
+    """The rows drawn from it may hold none."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})
+    cells = by_strategy(run)
+    pool = Check(name="overlap: pool", family="overlap", statistic=0.84, verdict="seen", says="Texts.")
+    cells["lora"][0].probes["contamination"].contamination.checks.append(pool)
+    words = verdict_sentence("sst2", cells, "")
+    assert "No test item stands in what lora read." in words
+    assert words.endswith("The pool that training rows are drawn from holds 84.0% of the test items.")

@@ -120,5 +120,5 @@ def test_the_figure_shows_every_format_and_says_what_its_marks_mean() -> None:
 
 def test_without_dots_there_is_no_figure_and_without_training_no_hollow_ones_to_explain() -> None:
     assert formats_figure([FormatRow("lora", "c1", [])], "t", 0.5, "k") is None
-    found = formats_figure([FormatRow("zero_shot", "c1", [Dot(0.8, False, False)])], "t", None, "k")
+    found = formats_figure([FormatRow("zero_shot", "c1", [Dot(0.8, True, False)])], "t", None, "k")
     assert found is not None and "Hollow" not in found.note and "chance" not in found.wide

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.report import format as show
 from bench.report.collect import Run
 from bench.report.compare import Pair
-from bench.report.contaminated import contamination_table, verdict_sentence
+from bench.report.contaminated import contamination_table, orders_table, verdict_sentence
 from bench.report.formats_view import FormatsView, formats_view
 from bench.report.planted import Control, planted_controls, sentences
 from bench.report.summary import Board, Row
@@ -25,7 +25,8 @@ class Belief:
     answers: list[tuple[str, str]]
     """Question -> answer, in the order they are asked."""
     formats: FormatsView | None
-    contamination: Table | None
+    tables: list[Table]
+    """Of the contamination checks."""
     controls: list[Control]
 
 
@@ -49,7 +50,8 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
     if power:
         answers.append(("Would the checks have noticed a leak?", power))
     title = f"{task} ({board.title})" if several else task
-    return Belief(title, answers, formats, contamination_table(task, cells), own)
+    tables = [orders_table(task, cells), contamination_table(task, cells)]
+    return Belief(title, answers, formats, [table for table in tables if table], own)
 
 
 def sure(board: Board, task: str) -> str:

@@ -8,7 +8,10 @@ from bench.probed import Check, ContaminationFindings, Verdict
 from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.tables import Column, Entry, Table
+from bench.stats.intervals import wilson
 
+POOL = "overlap: pool"
+"""The check that looks in all rows that training could have drawn."""
 ORDER: tuple[Verdict, ...] = ("seen", "not seen", "no power", "not applicable")
 BADGES: dict[Verdict, str] = {
     "seen": "error",
@@ -70,25 +73,75 @@ def _row(strategy: str, name: str, checks: list[Check]) -> list[Entry]:
     ]
 
 
+def orders_table(task: str, by_strategy: dict[str, list[CellView]]) -> Table | None:
+    """Accuracy in every cyclic order of the options, with its interval; None where no options were moved."""
+    rows = []
+    for strategy, cells in by_strategy.items():
+        for found in findings(cells)[:1]:
+            moved = {
+                name.removeprefix(ORDERS): right for name, right in found.correct.items() if name.startswith(ORDERS)
+            }
+            for name, right in {"0": found.correct["plain"], **moved}.items() if moved else ():
+                ends = wilson(sum(right), len(right))
+                by = "as they stand" if name == "0" else f"moved by {name}"
+                rows.append(
+                    [
+                        Entry(strategy, sort=strategy),
+                        Entry(by, sort=name),
+                        Entry(show.score(sum(right) / len(right)), show.interval(ends.low, ends.high), sum(right)),
+                        Entry(str(len(right)), sort=len(right)),
+                    ]
+                )
+    if not rows:
+        return None
+    columns = [Column("strategy", "", False), Column("options", "", False), Column("accuracy", "95%"), Column("items")]
+    note = (
+        "The same questions with their options moved round: a model that knows the answers scores the same in every "
+        "order, one that has learnt letters scores best in the order it saw, and one that always says one letter "
+        "scores that letter's share."
+    )
+    return Table(f"{task} in every order of its options", columns, rows, [note])
+
+
+ORDERS = "option order #"
+"""How the answers of each order are named in a probe's record."""
+
+
 def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: str | None) -> str:
-    """One sentence for a task: which strategies a check says have seen its test items, and what silence means.
+    """What the checks say of a task: who has seen its test items, and what it means where none says so.
 
     `power`: what the planted control says of the checks on this task; None where none was planted.
     """
-    checked = {name: [c for one in findings(cells) for c in one.checks] for name, cells in by_strategy.items()}
-    checked = {name: checks for name, checks in checked.items() if checks}
-    if not checked:
+    checks = {name: [c for one in findings(cells) for c in one.checks] for name, cells in by_strategy.items()}
+    checks = {name: found for name, found in checks.items() if found}
+    if not checks:
         return "Contamination was not probed: probes=contamination asks for it."
-    seen = {name: sorted({c.name for c in checks if c.verdict == "seen"}) for name, checks in checked.items()}
+    seen = {n: sorted({c.name for c in found if c.verdict == "seen" and c.name != POOL}) for n, found in checks.items()}
     if any(seen.values()):
-        words = show.listed([f"{name} ({', '.join(checks)})" for name, checks in seen.items() if checks])
-        return f"Test items of {task} were seen by {words}: do not believe these scores as they stand."
-    told = [name for name, checks in checked.items() if any(c.verdict == "not seen" for c in checks)]
-    if not told:
-        return "No check has power here: nothing follows about contamination, neither good nor bad."
-    silent = f"No check saw a leak in {show.listed(list(checked))}."
-    return (
-        f"{silent} {power}"
-        if power
-        else f"{silent} No leak was planted here, so how small a one would be seen is not known."
-    )
+        words = show.listed([f"{name} ({', '.join(found)})" for name, found in seen.items() if found])
+        said = [f"Test items of {task} were seen by {words}: do not believe these scores as they stand."]
+    else:
+        said = _silent(checks, power)
+    pools = [c for found in checks.values() for c in found if c.name == POOL and c.verdict == "seen"]
+    if pools:
+        share = max(c.statistic or 0.0 for c in pools)
+        said.append(f"The pool that training rows are drawn from holds {share:.1%} of the test items.")
+    return " ".join(said)
+
+
+def _silent(checks: dict[str, list[Check]], power: str | None) -> list[str]:
+    """Where no check sees a leak: which of them would have told, and that the rest say nothing."""
+
+    def told(name: str, overlap: bool) -> bool:
+        return any(c.verdict == "not seen" and (c.family == "overlap") is overlap for c in checks[name])
+
+    said = []
+    if clean := [name for name in checks if told(name, overlap=True)]:
+        said.append(f"No test item stands in what {show.listed(clean)} read.")
+    if tested := [name for name in checks if told(name, overlap=False)]:
+        said.append(f"Tests of behaviour that would have told a leak that matters saw none in {show.listed(tested)}.")
+    if blind := [name for name in checks if name not in tested]:
+        said.append(f"Of {show.listed(blind)} behaviour tells nothing, neither good nor bad: no power.")
+    if power is None:
+        said.append("No leak was planted here: how small a one would be seen is not known.")
+    return said
