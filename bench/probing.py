@@ -58,20 +58,20 @@ class Asked(Cell):
     def contamination(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> ContaminationFindings:
         """Whether the cell has seen its test items; the base, where it is asked, is a fresh one."""
         from bench.probes.contamination import Subject, examine, rows_read
+        from bench.probes.remembered import Base, Remembered, folder_of
 
         job, asked = self.job, self.job.probes.contamination
         assert asked is not None
         trained = bool(plan.groups) or plan.search is not None
         reads = plan.labels_used != 0  # zero-shot reads no row, so none can hold a test item
         pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
-        base = self.base_answer(context) if trained and context.readout == "verbalizer" else None
-        if base is not None:
-            meter.watch([base.module])
+        template = context.task.templates[0]
+        base = Remembered(Base(lambda: self.base_answer(context, meter)), folder_of(job), template)
         subject = Subject(
             plan.answer,
             context,
             rows,
-            base=base,
+            base=base if trained and context.readout == "verbalizer" else None,
             trained=trained,
             read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None) if reads else [],
             pool=[fields for pool in pools for fields in pool.fields] if reads else [],
@@ -79,10 +79,11 @@ class Asked(Cell):
         )
         return examine(subject, asked, meter)
 
-    def base_answer(self, context: TaskContext) -> Adapted:
-        """The base without adaptation, asked in the cell's own readout."""
+    def base_answer(self, context: TaskContext, meter: Meter) -> Adapted:
+        """The base without adaptation, asked in the cell's own readout and watched by the probe's meter."""
         base = build(self.job.model, self.job.cell.precision)
         self.placed(base)
+        meter.watch([base.module])
         return Adapted(base.module, make_reader(base, context))
 
 
