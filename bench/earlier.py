@@ -44,6 +44,8 @@ def answered(order: Job, settings: Settings, code: str) -> bool:
         return False
     if record.asked != asked_of(order) or record.outcome.status in (Status.error, Status.interrupted):
         return False
+    if record.outcome.status == Status.timeout and settings.run.cell_seconds > (record.outcome.limit_seconds or 0):
+        return False
     if settings.rerun == "failed" and record.outcome.status not in (Status.ok, Status.unsupported):
         return False
     other = record.environment.get("code_digest") != code

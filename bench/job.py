@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from bench import identity
 from bench.config import Task, Template
 from bench.config.probes import Probes
 from bench.records import CellInfo, Predicted, Record
@@ -58,12 +59,19 @@ class Job(Record):
 
 
 def asked_of(job: Job) -> dict[str, Any]:
-    """The options of the probe an order is for, as its record keeps them; planting is other cells' business."""
+    """The options of the probe an order is for, and a digest of what its task gives it to ask with; planting is other
+    cells' business. A record of the same is not asked for again."""
     assert job.probe is not None
     options: dict[str, Any] = getattr(job.probes, job.probe).model_dump(mode="json", exclude={"plant", "strategies"})
-    return options
+    task = job.task.model_dump(mode="json", include=MATERIAL[job.probe])
+    return options | {"material": identity.digest(task, 16)}
+
+
+MATERIAL = {"formats": {"formats"}, "contamination": {"judges", "pairs"}}
+"""Fields of a task that a probe uses and that are no part of a cell's identity."""
 
 
 def probing(job: Job) -> list[Job]:
-    """The orders for the probes of a cell, one each."""
-    return [job.model_copy(update={"probe": name}) for name in job.probes.asked]
+    """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only."""
+    names = [name for name in job.probes.asked if name == "contamination" or not job.cell.plant]
+    return [job.model_copy(update={"probe": name}) for name in names]

@@ -124,7 +124,7 @@ class Launcher:
         try:
             path.unlink(missing_ok=True)
             if (ended := self.served(job, path)) is not None:
-                write_record(path, unanswered(job, *ended))
+                write_record(path, unanswered(job, *ended, self.cell_seconds))
         except OSError as error:
             raise UserFault(f"cannot write {path}: {error.strerror}; finished cells are intact") from None
         record = read_probe(path)
@@ -250,14 +250,14 @@ def lost(status: Status) -> Used:
     )
 
 
-def unanswered(job: Job, status: Status, reason: str) -> ProbeRecord:
+def unanswered(job: Job, status: Status, reason: str, limit: float) -> ProbeRecord:
     """The record of a probe whose process could not write its own."""
     assert job.probe is not None
     return ProbeRecord(
         cell=job.cell.id,
         probe=job.probe,
         asked=asked_of(job),
-        outcome=Outcome(status=status, reason=reason),
+        outcome=Outcome(status=status, reason=reason, limit_seconds=limit if status == Status.timeout else None),
         environment=environment(job.threads),
     )
 

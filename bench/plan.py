@@ -260,9 +260,16 @@ LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest")
 
 
 def trained_formats(suite: Suite, variant: Variant, tasks: list[str]) -> dict[str, list[Template]]:
-    """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing."""
-    number, probe = variant.options.formats_in_training, suite.probes.formats
-    return {n: candidates(suite.tasks[n], number, probe.seed if probe else 0) for n in tasks if number > 1}
+    """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing.
+
+    Always drawn by the same seed: with the probe's, asking a finished cell in other formats would train it anew.
+    """
+    number = variant.options.formats_in_training
+    return {n: candidates(suite.tasks[n], number, FORMATS_SEED) for n in tasks if number > 1}
+
+
+FORMATS_SEED = 0
+"""Draws the formats that are trained on; the probe's default is the same, so that it asks in these too."""
 
 
 def sources_digests(suite: Suite, others: list[str], located: dict[str, Located]) -> dict[str, str]:

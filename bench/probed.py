@@ -49,6 +49,8 @@ class FormatFindings(Record):
     chance: float
     """Best value any constant answer reaches on these items, in the task's metric."""
     answers: list[FormatAnswer]
+    calibrates: bool = False
+    """Whether the cell itself answers calibrated: then `calibrated` are its scores."""
     plain_forwards: int | None = None
     """Forward passes of the task's own format alone."""
     forwards: int | None = None

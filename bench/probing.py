@@ -40,6 +40,8 @@ class Asked(Cell):
             seed_everything(cell.seed)
             plan = self.prepared(base, context, options)
             restore(plan, folder / "adapted")
+        # the prompt the cell was asked through is the one that others are held against
+        context = context.with_template(getattr(options, "template", 0))
         meter = Meter(None, cell.device, tick=lambda _: self.tell("probe", 0.0))
         meter.watch(plan.seen)
         with self.ledger.phase("probe", meter):

@@ -147,7 +147,7 @@ class Grammar:
         described = {
             "separator": json.dumps(separator),
             "casing": casing,
-            "names": ", ".join(names[f] for f in order) if names else "none",
+            "names": ", ".join(names[f] for f in order if f in names) or "none",
             "order": ", ".join(order),
             "spacing": json.dumps(spacing),
             "words": _listed(template, self.task),
@@ -168,7 +168,10 @@ class Grammar:
     ) -> str:
         """Instruction, named fields and lead-in, in that order or with the instruction after the fields."""
         instruction, place, lead = around
-        named = [f"{cased(names[f])}{separator}{{{f}}}" if names else f"{{{f}}}" for f in order]
+        # an option keeps its label as it is: that is what the answer names
+        options = self.task.labels if self.task.kind == "choose" else ()
+        called = {f: name if f in options else cased(name) for f, name in names.items()}
+        named = [f"{called[f]}{separator}{{{f}}}" if f in called else f"{{{f}}}" for f in order]
         parts = [instruction, *named] if place == "before" else [*named, instruction]
         ending = f"{cased(lead)}{separator}"
         # a last space goes to the word: a token of its own is what a tokenizer makes of it
@@ -176,13 +179,15 @@ class Grammar:
 
 
 def names_of(task: Task, material: FormatMaterial) -> list[dict[str, str]]:
-    """Sets of names for the fields, one name a field; the empty set last: fields without names.
+    """Sets of names for the fields, one name a field; last the set of fields that go without.
 
-    By default the fields' own names, and what the task's templates call them (`Review: {text}`).
+    By default the fields' own names, and what the task's templates call them (`Review: {text}`). An option of a
+    multiple-choice task is always named by its label: else nobody could tell which one an answer means.
     """
-    listed = {field: material.fields.get(field) or _called(task, field) for field in task.fields}
+    options = {label: label for label in task.labels} if task.kind == "choose" else {}
+    listed = {field: material.fields.get(field) or _called(task, field) for field in task.text_columns}
     most = max(map(len, listed.values()))
-    return [{f: n[i % len(n)] for f, n in listed.items()} for i in range(most)] + [{}]
+    return [{f: n[i % len(n)] for f, n in listed.items()} | options for i in range(most)] + [options]
 
 
 def _called(task: Task, field: str) -> list[str]:
@@ -196,7 +201,7 @@ def orders_of(task: Task, material: FormatMaterial) -> list[tuple[list[str], lis
     """Pairs: the fields' order where they have no names, and where they have. Both as written, or turned."""
     plain = list(task.fields)
     turned = plain[::-1]
-    if len(plain) < 2 or material.reorder is False:
+    if len(plain) < 2 or material.reorder is False or task.kind == "choose":
         return [(plain, plain)]
     return [(plain, plain), (turned if material.reorder else plain, turned)]
 

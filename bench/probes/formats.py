@@ -46,6 +46,7 @@ def ask(plan: Plan, context: TaskContext, test: Rows, asked: FormatProbe, meter:
         items=rows.index,
         chance=chance(context.task.metric, rows.labels, positive(context)),
         answers=found,
+        calibrates=isinstance(plan.answer, Calibrated),
         plain_forwards=asking.plain or None,
         forwards=asking.forwards or None,
         notes=list(dict.fromkeys(notes)),

@@ -98,7 +98,7 @@ def _asked(strategy: str, cells: list[CellView]) -> Asked | None:
     def which(test: list[FormatAnswer]) -> set[Key]:
         return {key_of(answer) for answer in test}
 
-    plain = _means([by_key(one) for one in found])
+    plain = _means([by_key(one, calibrated=one.calibrates) for one in found])
     own = next((key_of(a) for a in answers if a.number == 0), None)
     if not plain or own not in plain:
         return None
@@ -109,7 +109,7 @@ def _asked(strategy: str, cells: list[CellView]) -> Asked | None:
         _means([by_key(one, calibrated=True) for one in found]),
         own,
         which([a for a in answers if a.trained_on]),
-        which([a for a in answers if degenerate(a)]),
+        which([a for a in answers if degenerate(a, found[0].calibrates)]),
     )
 
 
