@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -85,7 +87,22 @@ class AdaLoRA(Strategy):
         plan.finish = allocation.finish
         plan.own_state, plan.restore = allocation.state, allocation.restore
         plan.seen = [module]  # PEFT's AdaLoRA goes around the base's own call, where hooks would be
+        assert plan.load is not None
+        plan.load = loaded(plan, plan.load)
         return plan
+
+
+def loaded(plan: Plan, load: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Loading puts another PEFT model around the base: that one is watched from then on."""
+
+    def then(folder: Path) -> None:
+        from bench.score.adapted import Adapted
+
+        load(folder)
+        assert isinstance(plan.answer, Adapted)
+        plan.seen = [plan.answer.module]
+
+    return then
 
 
 def departure(module: nn.Module) -> torch.Tensor:

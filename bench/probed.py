@@ -64,7 +64,8 @@ Verdict = Literal["seen", "not seen", "no power", "not applicable"]
 
 
 class Check(Record):
-    """One contamination check of one cell. `p` is not adjusted; the report adjusts over the cell's checks (Holm)."""
+    """One contamination check of one cell. `p` is as the test gave it, its verdict already holds after Holm over the
+    cell's checks (`figures["p, Holm"]`)."""
 
     name: str
     """`membership`, `overlap`, `overlap: pool`, or `perturbation: <which>`."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.budget import Meter
-from bench.data.rows import TaskRows
+from bench.data.rows import Rows, TaskRows
 from bench.job import Job, asked_of
 from bench.measure.environment import cores, environment
 from bench.models.build import build
+from bench.models.piecewise import place
 from bench.outcomes import outcome_of
 from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
 from bench.recording import foreign
 from bench.records import Outcome, Result, Status
-from bench.score.adapted import Adapted
+from bench.score.adapted import Adapted, Calibrated
+from bench.score.demonstrations import Demonstrations
 from bench.score.readers import make_reader
 from bench.store import probe_file, read_result, write_record
 from bench.strategy import Plan, TaskContext, Unsupported
@@ -65,7 +68,10 @@ class Asked(Cell):
         job, asked = self.job, self.job.probes.contamination
         assert asked is not None
         trained = bool(plan.groups) or plan.search is not None
-        reads = plan.labels_used != 0  # zero-shot reads no row, so none can hold a test item
+        if (shown := demonstrated(plan)) is not None:
+            context = replace(context, train=shown)
+        # zero-shot reads no row, so none can hold a test item; but its trials were judged by all of them
+        reads = plan.labels_used != 0 or job.cell.budget.get("trials") is not None
         pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
         template = context.task.templates[0]
         base = Remembered(Base(lambda: self.base_answer(context, meter)), folder_of(job), template)
@@ -84,9 +90,15 @@ class Asked(Cell):
     def base_answer(self, context: TaskContext, meter: Meter) -> Adapted:
         """The base without adaptation, asked in the cell's own readout and watched by the probe's meter."""
         base = build(self.job.model, self.job.cell.precision)
-        self.placed(base)
+        place(base.module, torch.device(self.job.cell.device))
         meter.watch([base.module])
         return Adapted(base.module, make_reader(base, context))
+
+
+def demonstrated(plan: Plan) -> Rows | None:
+    """The rows that stand in every prompt of a few-shot cell; None for any other."""
+    answer = plan.answer.inner if isinstance(plan.answer, Calibrated) else plan.answer
+    return answer.rows if isinstance(answer, Demonstrations) else None
 
 
 def chosen(result: Result) -> dict[str, Any]:

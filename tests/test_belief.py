@@ -112,7 +112,7 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     """Median, quartiles, what tuning and calibration did, reversed orders, formats with one label for all."""
     view = formats_view("sst2", "accuracy", by_strategy(run_with(tmp_path)))
     assert view is not None
-    lead, one, other, calibration, turned, one_label = view.sentences
+    lead, one, other, calibration, turned, calibrated, one_label = view.sentences
     assert lead.startswith("Asked in 4 formats, the median is")
     assert "lora 0.825 (0.738–0.863), zero_shot 0.650 (0.575–0.725)" in lead.replace(" and ", ", ")
     transfer, prompted = sorted([one, other])
@@ -120,6 +120,7 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     assert prompted == "zero_shot has 0.800 in the suite's own format and 0.600 in the median of 3 others."
     assert "zero_shot 0.150 → 0.150 (median 0.650 → 0.750)" in calibration
     assert turned == "Which format is asked turns the order of lora and zero_shot in 1 of 4."
+    assert calibrated == "Which format is asked, calibrated, turns the order of lora and zero_shot in 1 of 4."
     assert one_label == "Every item got one and the same label from zero_shot in 1 of these formats."
     rows = {row[0].text: [entry.text for entry in row[1:]] for row in view.table.rows}
     assert rows["lora"] == ["0.825", "0.738–0.863", "0.550–0.900", "0.925", "0.900", "0.800", "–", "0 of 4"]
@@ -153,13 +154,13 @@ def test_a_control_says_from_which_dose_on(tmp_path: Path) -> None:
     [control] = planted_controls(run)
     assert control.doses == [0, 1, 8] and control.title == "lora on sst2"
     assert sentences(control) == [
-        "Membership sees the leak from dose 8 on (in at least four of five splits).",
-        "Overlap sees the leak from dose 1 on (in at least four of five splits).",
+        "Membership sees the leak from dose 8 on (dose 8: 3 of 3).",
+        "Overlap sees the leak from dose 1 on (dose 1: 3 of 3, dose 8: 3 of 3).",
         "No false alarm in 3 clean cells.",
     ]
     rows = {row[0].text: [entry.text for entry in row[1:]] for row in control_table(control).rows}
-    assert rows["0 (clean)"] == ["3", "0 of 3", "0 of 3", "not measured", "0 of 3", "0.700", "0.800", "0.800"]
-    assert rows["8"] == ["3", "3 of 3", "3 of 3", "not measured", "3 of 3", "< 0.001", "0.990", "0.800"]
+    assert rows["0 (clean)"] == ["3", "0 of 3", "0 of 3", "not measured", "–", "0 of 3", "0.700", "0.800", "0.800"]
+    assert rows["8"] == ["3", "3 of 3", "3 of 3", "not measured", "–", "3 of 3", "< 0.001", "0.990", "0.800"]
     assert rows["1"][:2] == ["3", "1 of 3"]
 
 
@@ -186,14 +187,17 @@ def test_holm_over_a_cell_takes_weak_alarms_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("clean", "words"),
     [
-        ("seen", "Test items of sst2 were seen by lora (membership): do not believe these scores as they stand."),
+        (
+            "seen",
+            "Test items of sst2 were seen by lora (membership in 3 of 3 cells): do not believe these scores as they stand.",
+        ),
         (
             "no power",
-            "No test item stands in what lora read. Of lora behaviour tells nothing, neither good nor bad: no",
+            "No test item stands in what lora read. Of lora membership tells nothing, neither good nor bad: no",
         ),
         (
             "not seen",
-            "No test item stands in what lora read. Tests of behaviour that would have told a leak that matters",
+            "No test item stands in what lora read. Membership would have told a leak that matters in lora and saw none.",
         ),
     ],
 )
@@ -257,3 +261,19 @@ def test_a_pool_that_holds_test_items_is_told_apart(tmp_path: Path) -> None:
     words = verdict_sentence("sst2", cells, "")
     assert "No test item stands in what lora read." in words
     assert words.endswith("The pool that training rows are drawn from holds 84.0% of the test items.")
+
+
+def test_a_probe_that_failed_is_told_as_such(tmp_path: Path) -> None:
+    """Not as one that nobody asked for."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})
+    cells = by_strategy(run)
+    reason = "the prompt is not read: use readout=verbalizer"
+    for of in cells.values():
+        for cell in of:
+            for name in list(cell.probes):
+                outcome = Outcome(status=Status.unsupported, reason=reason)
+                cell.probes[name] = ProbeRecord(cell=cell.info.id, probe=name, asked={}, outcome=outcome)  # type: ignore[arg-type]
+    assert verdict_sentence("sst2", cells, None) == f"No cell could be checked for contamination: lora: {reason}"
+    [board] = boards(run.cells)
+    answers = dict(beliefs(run, board, [], False)[0].answers)
+    assert reason in answers["Does the wording of the prompt matter?"]

@@ -27,4 +27,7 @@ def test_stored_and_loaded_it_answers_the_same(name: str, family: str, readout: 
     fresh = STRATEGIES[name].prepare(tiny.base(family), done.context, tiny.options(name))
     assert fresh.load is not None, "what is stored can be loaded"
     fresh.load(tmp_path)
-    np.testing.assert_allclose(fresh.answer.predict(tiny.rows().test.fields, Meter()), done.scores, atol=1e-5)
+    meter = Meter()
+    meter.watch(fresh.seen)  # a probe counts what it asks: what is watched must be what answers
+    np.testing.assert_allclose(fresh.answer.predict(tiny.rows().test.fields, meter), done.scores, atol=1e-5)
+    meter.unwatch()

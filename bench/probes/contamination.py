@@ -50,8 +50,6 @@ class Subject:
     """All rows those were drawn from; empty: not looked at."""
     dose: int = 0
     """How often it was trained on the drawn test items first."""
-    planted_gain: float | None = None
-    """Membership statistic that a planted leak gave on this task, where it is known: what there is to be told."""
 
 
 def rows_read(context: TaskContext, planted: Rows | None = None) -> list[Fields]:
@@ -129,11 +127,12 @@ def overlaps(subject: Subject) -> list[Check]:
     """The two overlap checks: with the rows this cell trained on, and with the pool they were drawn from."""
     tested = [overlap.row_text(fields) for fields in subject.rows.pool.fields]
     read = [overlap.row_text(fields) for fields in subject.read]
-    what = "what it trained on" if subject.trained else "what it was shown"
-    checks = [overlap.check(read, tested, what=what)]
+    what = "the rows it was given" if subject.trained else "what it was shown"
+    made = subject.context.task.data.arithmetic is not None
+    checks = [overlap.check(read, tested, what=what, made=made)]
     if subject.pool:
         pool = [overlap.row_text(fields) for fields in subject.pool]
-        checks.append(overlap.check(pool, tested, POOL, "the pool its training rows are drawn from"))
+        checks.append(overlap.check(pool, tested, POOL, "the pool its training rows are drawn from", made))
     return checks
 
 
@@ -147,7 +146,8 @@ def paired_sides(subject: Subject, asked: ContaminationProbe, meter: Meter) -> S
         return None
     tests, candidates = draw_members(rows.pool, asked.items, seed)
     texts = [overlap.row_text(fields) for fields in candidates.fields]
-    met = overlap.overlap([overlap.row_text(fields) for fields in unplanted(subject, tests)], texts)
+    made = subject.context.task.data.arithmetic is not None
+    met = overlap.overlap([overlap.row_text(fields) for fields in unplanted(subject, tests)], texts, made)
     candidates = candidates.take([i for i, found in enumerate(met.found) if not found and not met.equal[i]])
     base = None
     if subject.base is not None:
@@ -183,7 +183,7 @@ def membership(
         test, control = test - sides.base[0], control - sides.base[1]
     correct = int(right(plain, tests).sum() + right(other, sides.controls).sum())
     level = chance("accuracy", [*tests.labels, *sides.controls.labels])
-    evidence = Evidence(test, control, correct, level, sides.base is None, subject.planted_gain)
+    evidence = Evidence(test, control, correct, level, sides.base is None)
     return judge(evidence, subject.context.seed % 2**32, asked.permutations)
 
 

@@ -91,25 +91,22 @@ class Evidence:
     chance: float
     head: bool = False
     """Whether the readout is a head: then there is no base to gain over, and these are plain log-probabilities."""
-    planted: float | None = None
-    """Gain that a planted leak of the smallest dose gave on this task, where it is known."""
 
 
 def judge(evidence: Evidence, seed: int = 0, draws: int = 10_000) -> Check:
     """The membership check.
 
     `seen`: p at most 0.05 (before Holm). Otherwise `not seen` is said only where the check could have told: the
-    cell beats chance, and the interval lies below what matters (0.1 nats, or half of what a planted leak gave here).
+    cell beats chance, and the interval lies below what matters (0.1 nats).
     In every other case `no power`: nothing follows.
     """
     test = paired(evidence.test - evidence.control, seed, draws)
     n = 2 * test.n
     interval = wilson(evidence.correct, n)
-    limit = MEANINGFUL if evidence.planted is None else max(MEANINGFUL, evidence.planted / 2)
-    verdict, why = _verdict(test, interval.low <= evidence.chance, limit)
+    verdict, why = _verdict(test, interval.low <= evidence.chance)
     figures = {
         "smallest gain told at 80%": test.detectable,
-        "gain that matters": limit,
+        "gain that matters": MEANINGFUL,
         "mean gain of test items": float(evidence.test.mean()),
         "mean gain of controls": float(evidence.control.mean()),
         "accuracy on both": evidence.correct / n,
@@ -122,14 +119,14 @@ def judge(evidence: Evidence, seed: int = 0, draws: int = 10_000) -> Check:
     )  # fmt: skip
 
 
-def _verdict(test: Paired, at_chance: bool, limit: float) -> tuple[Verdict, str]:
+def _verdict(test: Paired, at_chance: bool) -> tuple[Verdict, str]:
     if test.p <= LEVEL:
         return "seen", "The test items were learnt as such."
     if at_chance:
         return "no power", "The cell answers at chance: this check has no power here, nothing follows."
-    if test.high < limit:
-        return "not seen", f"A gain that matters ({limit:.2f} nats) is excluded."
-    return "no power", f"It could tell {test.detectable:.2f} nats, and {limit:.2f} would matter: nothing follows."
+    if test.high < MEANINGFUL:
+        return "not seen", f"A gain that matters ({MEANINGFUL:.2f} nats) is excluded."
+    return "no power", f"It could tell {test.detectable:.2f} nats, and {MEANINGFUL:.2f} would matter: nothing follows."
 
 
 def _sentence(test: Paired, evidence: Evidence, why: str) -> str:

@@ -3,12 +3,13 @@ whether the test items had been seen, in words and with the positive control of 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from bench.report import format as show
-from bench.report.collect import Run
+from bench.report.collect import CellView, Run
 from bench.report.compare import Pair
-from bench.report.contaminated import contamination_table, orders_table, verdict_sentence
+from bench.report.contaminated import contamination_table, failed_probes, orders_table, verdict_sentence
 from bench.report.formats_view import FormatsView, formats_view
 from bench.report.planted import Control, planted_controls, sentences
 from bench.report.summary import Board, Row
@@ -38,13 +39,18 @@ def beliefs(run: Run, board: Board, pairs: list[Pair], several: bool) -> list[Be
 
 def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control], several: bool) -> Belief:
     cells = {row.strategy: row.scores[task].cells for row in board.rows}
-    own = [c for c in controls if c.task == task and c.model == board.model and c.strategy in cells]
+    here = {(c.info.readout, json.dumps(c.info.budget, sort_keys=True)) for of in cells.values() for c in of}
+    own = [
+        c
+        for c in controls
+        if (c.model, c.task) == (board.model, task) and c.strategy in cells and (c.readout, c.budget) in here
+    ]
     formats = formats_view(task, board.metrics[task], cells)
     power = " ".join(f"Of a leak planted in {c.strategy}: {' '.join(sentences(c))}" for c in own)
     answers = [
         ("How sure is the score?", sure(board, task)),
         ("Is the best really better?", separable(board, task, pairs)),
-        ("Does the wording of the prompt matter?", " ".join(formats.sentences) if formats else NOT_ASKED),
+        ("Does the wording of the prompt matter?", " ".join(formats.sentences) if formats else unasked(cells)),
         ("Has it seen the test items?", verdict_sentence(task, cells, None if not own else "")),
     ]
     if power:
@@ -52,6 +58,12 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
     title = f"{task} ({board.title})" if several else task
     tables = [orders_table(task, cells), contamination_table(task, cells)]
     return Belief(title, answers, formats, [table for table in tables if table], own)
+
+
+def unasked(by_strategy: dict[str, list[CellView]]) -> str:
+    """Why there is nothing to say of formats: nobody asked, or whoever was asked could not answer."""
+    reasons = failed_probes(by_strategy, "formats")
+    return f"No cell could be asked in other formats: {reasons[0]}" if reasons else NOT_ASKED
 
 
 def sure(board: Board, task: str) -> str:
@@ -63,13 +75,15 @@ def sure(board: Board, task: str) -> str:
     seeds = len(score.cells) if row.seeded else 1
     if score.low is None or score.high is None:
         return f"{row.strategy} scores {show.score(score.value)}; no interval can be given for it."
-    over = "other test items and other seeds" if seeds >= 3 else "other test items of the same kind"
+    over = "other test items and other seeds" if score.over_seeds else "other test items of the same kind"
     told = (
         f"The best, {row.strategy}, scores {show.score(score.value)}; on {over} it may lie anywhere in "
         f"{show.interval(score.low, score.high)} "
         f"(95%, {show.count(score.n or 0, 'item')}, {show.count(seeds, 'seed')})."
     )
-    if seeds < 3 and row.seeded:
+    if score.too_few:
+        told += " So few items are too few for an interval that holds as it says: take it as wider."
+    if not score.over_seeds and row.seeded:
         told += " Training again with another seed moves it too, which this interval does not hold."
     if chance is not None and not score.beats_chance:
         told += f" A constant answer scores {show.score(chance)}: that this is more cannot be said."

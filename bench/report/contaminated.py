@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bench.probed import Check, ContaminationFindings, Verdict
+from bench.records import Status
 from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.tables import Column, Entry, Table
@@ -115,11 +116,13 @@ def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: s
     checks = {name: [c for one in findings(cells) for c in one.checks] for name, cells in by_strategy.items()}
     checks = {name: found for name, found in checks.items() if found}
     if not checks:
+        reasons = failed_probes(by_strategy, "contamination")
+        if reasons:
+            return f"No cell could be checked for contamination: {reasons[0]}"
         return "Contamination was not probed: probes=contamination asks for it."
-    seen = {n: sorted({c.name for c in found if c.verdict == "seen" and c.name != POOL}) for n, found in checks.items()}
-    if any(seen.values()):
-        words = show.listed([f"{name} ({', '.join(found)})" for name, found in seen.items() if found])
-        said = [f"Test items of {task} were seen by {words}: do not believe these scores as they stand."]
+    seen = [f"{name} ({', '.join(words)})" for name, found in checks.items() if (words := _sights(found))]
+    if seen:
+        said = [f"Test items of {task} were seen by {show.listed(seen)}: do not believe these scores as they stand."]
     else:
         said = _silent(checks, power)
     pools = [c for found in checks.values() for c in found if c.name == POOL and c.verdict == "seen"]
@@ -129,19 +132,44 @@ def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: s
     return " ".join(said)
 
 
+def _sights(checks: list[Check]) -> list[str]:
+    """`membership in 2 of 3 cells`, with the share of items where texts were found."""
+    words = []
+    for name in dict.fromkeys(c.name for c in checks if c.name != POOL):
+        of = [c for c in checks if c.name == name]
+        hits = [c for c in of if c.verdict == "seen"]
+        if hits:
+            most = max(c.statistic or 0.0 for c in hits)
+            share = f" with {most:.1%} of the items" if hits[0].family == "overlap" else ""
+            words.append(f"{name} in {len(hits)} of {show.count(len(of), 'cell')}{share}")
+    return words
+
+
+def failed_probes(by_strategy: dict[str, list[CellView]], probe: str) -> list[str]:
+    """Why probes of this name have no findings, strategy by strategy."""
+    return [
+        f"{strategy}: {record.outcome.reason or record.outcome.status}"
+        for strategy, cells in by_strategy.items()
+        for cell in cells
+        if (record := cell.probes.get(probe)) is not None and record.outcome.status is not Status.ok
+    ]
+
+
 def _silent(checks: dict[str, list[Check]], power: str | None) -> list[str]:
     """Where no check sees a leak: which of them would have told, and that the rest say nothing."""
 
-    def told(name: str, overlap: bool) -> bool:
-        return any(c.verdict == "not seen" and (c.family == "overlap") is overlap for c in checks[name])
+    def told(name: str, family: str) -> bool:
+        of = [c for c in checks[name] if c.family == family and c.name != POOL]
+        return bool(of) and all(c.verdict == "not seen" for c in of)
 
+    # a drop under a perturbation has missed whole leaks (docs/belief.md): its silence acquits nobody
     said = []
-    if clean := [name for name in checks if told(name, overlap=True)]:
+    if clean := [name for name in checks if told(name, "overlap")]:
         said.append(f"No test item stands in what {show.listed(clean)} read.")
-    if tested := [name for name in checks if told(name, overlap=False)]:
-        said.append(f"Tests of behaviour that would have told a leak that matters saw none in {show.listed(tested)}.")
+    if tested := [name for name in checks if told(name, "membership")]:
+        said.append(f"Membership would have told a leak that matters in {show.listed(tested)} and saw none.")
     if blind := [name for name in checks if name not in tested]:
-        said.append(f"Of {show.listed(blind)} behaviour tells nothing, neither good nor bad: no power.")
+        said.append(f"Of {show.listed(blind)} membership tells nothing, neither good nor bad: no power.")
     if power is None:
         said.append("No leak was planted here: how small a one would be seen is not known.")
     return said

@@ -187,7 +187,8 @@ def _sentences(asked: list[Asked], number: int) -> list[str]:
     )
     found = [f"Asked in {number} formats, the median is (half of the formats in brackets): {medians}."]
     found += [sentence for one in asked if (sentence := _transfer(one))]
-    found += [sentence for sentence in (_calibration(asked), _turned(asked), _one_label(asked)) if sentence]
+    said = (_calibration(asked), _turned(asked, False), _turned(asked, True), _one_label(asked))
+    found += [sentence for sentence in said if sentence]
     return found
 
 
@@ -218,18 +219,20 @@ def _calibration(asked: list[Asked]) -> str | None:
     return f"Contextual calibration changed the width of that half: {show.listed(parts, 12)}." if parts else None
 
 
-def _turned(asked: list[Asked]) -> str | None:
+def _turned(asked: list[Asked], calibrated: bool) -> str | None:
     """In how many formats the order of two strategies is not that of their median difference."""
     parts = []
     for first, second in combinations(asked, 2):
-        turned = reversals(first.plain, second.plain)
+        both = (first.calibrated, second.calibrated) if calibrated else (first.plain, second.plain)
+        turned = reversals(*both)
         if turned is not None and turned.reversed:
             parts.append(
                 (turned.reversed, f"{first.strategy} and {second.strategy} in {turned.reversed} of {turned.compared}")
             )
     parts.sort(key=lambda part: -part[0])
     told = [words for _, words in parts[:MOST_PAIRS]]
-    return f"Which format is asked turns the order of {show.listed(told)}." if told else None
+    after = ", calibrated," if calibrated else ""
+    return f"Which format is asked{after} turns the order of {show.listed(told)}." if told else None
 
 
 def _one_label(asked: list[Asked]) -> str | None:

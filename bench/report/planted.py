@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ class Split:
     dose: int
     found: ContaminationFindings
     checks: list[Check]
-    """The cell's own, and for a planted cell those against its clean twin."""
+    """The cell's own: those that a clean cell gets too, so what they miss and alarm at is what a user meets."""
+    twins: list[Check]
+    """Of a planted cell, its drops held against its clean twin's. The twin was trained otherwise in more than the
+    leak, and two trainings are brittle in different ways: shown beside the rest, no evidence alone."""
 
     def p(self, family: str) -> float | None:
         """The smallest p among the checks of a family."""
@@ -45,6 +49,9 @@ class Control:
     model: str
     task: str
     strategy: str
+    readout: str
+    budget: str
+    """Its budget as JSON: a leaderboard has one."""
     splits: list[Split]
 
     @property
@@ -64,7 +71,7 @@ class Control:
 
 def planted_controls(run: Run) -> list[Control]:
     """A control for every strategy and task that has a planted cell with findings."""
-    found: dict[tuple[str, ...], dict[tuple[int, int], ContaminationFindings]] = {}
+    found: dict[Key, dict[tuple[int, int], ContaminationFindings]] = {}
     for cell in [*run.planted, *run.cells]:
         record = cell.probes.get("contamination")
         if record is None or record.contamination is None:
@@ -72,12 +79,15 @@ def planted_controls(run: Run) -> list[Control]:
         key = _key(cell)
         if cell.info.plant or key in found:
             found.setdefault(key, {})[cell.info.seed, cell.info.plant] = record.contamination
-    return [Control(model, task, name, _splits(by)) for (model, task, name, *_), by in found.items()]
+    return [Control(*key, _splits(by)) for key, by in found.items()]
 
 
-def _key(cell: CellView) -> tuple[str, ...]:
+Key = tuple[str, str, str, str, str]
+
+
+def _key(cell: CellView) -> Key:
     info = cell.info
-    return info.model, info.task, info.strategy, info.readout, repr(sorted(info.budget.items()))
+    return info.model, info.task, info.strategy, info.readout, json.dumps(info.budget, sort_keys=True)
 
 
 def _splits(by: dict[tuple[int, int], ContaminationFindings]) -> list[Split]:
@@ -85,9 +95,7 @@ def _splits(by: dict[tuple[int, int], ContaminationFindings]) -> list[Split]:
     for (seed, dose), found in sorted(by.items(), key=lambda item: (item[0][1], item[0][0])):
         clean = by.get((seed, 0))
         twins = against_twin(found, clean) if dose and clean is not None else []
-        # held against a clean twin a drop is evidence, held against the base it is the next best thing
-        own = [c for c in found.checks if not (twins and c.family == "perturbation")]
-        splits.append(Split(seed, dose, found, [*own, *twins]))
+        splits.append(Split(seed, dose, found, found.checks, twins))
     return splits
 
 
@@ -100,6 +108,7 @@ def control_table(control: Control) -> Table:
         Column("dose", "times trained on its test items"),
         Column("splits"),
         *(Column(name, "splits that saw it") for name in FAMILIES),
+        Column("drop beyond the clean twin's", "splits with one"),
         Column("membership", "p < 0.01"),
         Column("membership p", "median"),
         Column("accuracy", "leaked items"),
@@ -115,6 +124,7 @@ def control_table(control: Control) -> Table:
                 Entry("0 (clean)" if dose == 0 else str(dose), sort=dose),
                 Entry(str(len(splits)), sort=len(splits)),
                 *(_seen(splits, name) for name in FAMILIES),
+                _twins(splits),
                 Entry(f"{sum(p < STRICT for p in ps)} of {len(ps)}" if ps else show.ABSENT, sort=len(ps) or None),
                 Entry(show.ABSENT if middle is None else show.p_value(middle), sort=middle),
                 _mean([split.found.test_accuracy for split in splits]),
@@ -130,6 +140,12 @@ def _seen(splits: list[Split], family: str) -> Entry:
     return Entry(f"{seen} of {len(asked)}" if asked else show.ABSENT, sort=seen if asked else None, faint=not asked)
 
 
+def _twins(splits: list[Split]) -> Entry:
+    known = [split for split in splits if split.twins]
+    seen = sum(any(c.verdict == "seen" for c in split.twins) for split in known)
+    return Entry(f"{seen} of {len(known)}" if known else "–", sort=seen if known else None, faint=not known)
+
+
 def _mean(values: list[float | None]) -> Entry:
     known = [value for value in values if value is not None]
     mean = statistics.fmean(known) if known else None
@@ -141,13 +157,14 @@ def notes(control: Control) -> list[str]:
     return [
         "Each split draws its test items and controls from one pool at random. A planted cell was trained on its test "
         "items before its normal training, outside the budget; the clean cell (dose 0) was not. A check sees a leak "
-        "where its p holds at 0.05 after Holm over the cell's checks; overlap is no test, it finds texts or does not.",
+        "where its p holds at 0.05 after Holm over the cell's checks; overlap is no test, it finds texts or does not. "
+        "The clean twin was trained otherwise in more than the leak: a drop beyond its own is a hint, no evidence.",
     ]
 
 
 def sentences(control: Control) -> list[str]:
     """What the control says, in words: which checks saw the leak, from which dose on, and false alarms."""
-    said = [_family(control, name, control.doses[1:]) for name in FAMILIES]
+    said = [_family(control, name, [dose for dose in control.doses if dose]) for name in FAMILIES]
     alarms = sum(split.sees(name) for split in control.at(0) for name in ("membership", "perturbation"))
     clean = len(control.at(0))
     if clean:
@@ -169,7 +186,8 @@ def _family(control: Control, family: str, doses: Iterable[int]) -> str:
     name = f"{family[0].upper()}{family[1:]}"
     first = next((dose for dose in known if all(share(d) >= 0.8 for d in known if d >= dose)), None)
     if first is not None:
-        return f"{name} sees the leak from dose {first} on (in at least four of five splits)."
+        seen = _counted(control, family, [dose for dose in known if dose >= first])
+        return f"{name} sees the leak from dose {first} on ({seen})."
     seen = _counted(control, family, known)
     return f"{name} does not see it reliably at any dose ({seen}): its silence about a clean cell says nothing."
 
