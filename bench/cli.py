@@ -40,9 +40,11 @@ def out() -> Console:
 def run(tokens: Tokens = None) -> None:
     """Run or resume every cell of a suite and render its report."""
     from bench.config import load
-    from bench.run import execute, exit_code
+    from bench.run import execute, exit_code, probed
 
-    raise typer.Exit(exit_code(execute(load(tokens or []), out())))
+    request = load(tokens or [])
+    results = execute(request, out())
+    raise typer.Exit(exit_code([*results, *probed(request)]))
 
 
 @app.command(context_settings=LOOSE)

@@ -11,7 +11,7 @@ import psutil
 from bench import identity, registry
 from bench.cards import GIB, Card, card_named
 from bench.config import Budget, Request, Suite, Task, Template
-from bench.data.formats import candidates
+from bench.data.formats import candidates, sample
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault, unknown
@@ -142,6 +142,9 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
             f"probes.{probes.asked[0]} asks what a cell has stored, and keep_adapters=false stores nothing; allowed: "
             "keep_adapters=true"
         )
+    if probes.formats is not None:
+        for task in request.suite.tasks.values():
+            sample(task, probes.formats.number, probes.formats.seed, chat=False)  # too few are told now, not at the end
     planted = probes.contamination.strategies if probes.contamination else None
     known = {variant.name: variant for of_task in variants.values() for variant in of_task}
     for name in planted or ():

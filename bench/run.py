@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from bench.measure.environment import machine
 from bench.models.cache import ensure
 from bench.outlook import foretold
 from bench.plan import Planned
+from bench.probed import ProbeRecord
 from bench.records import PlanFile, Result, Status
 from bench.report import Rendered
 from bench.report import render as render_pages
-from bench.store import read_result, write_record
+from bench.store import probe_file, read_plan, read_probe, read_result, write_record
 
 Say = Callable[[str], None]
 
@@ -175,6 +176,16 @@ def render(request: Request) -> Rendered:
         raise unwritable("reports_dir", Path(settings.reports_dir), error.strerror) from None
 
 
-def exit_code(results: list[Result]) -> int:
-    """0: every cell has a recorded outcome; 1: some cell is `error`."""
+def probed(request: Request) -> list[ProbeRecord]:
+    """The readable records of the probes that were asked for, of the cells last asked for."""
+    run_dir, found = Path(request.settings.results_dir) / request.run_name, []
+    for cell in read_plan(run_dir / "plan.json").cells:
+        for name in request.suite.probes.asked:
+            with suppress(ValueError, OSError):
+                found.append(read_probe(probe_file(run_dir / cell.id, name)))
+    return found
+
+
+def exit_code(results: Iterable[Result | ProbeRecord]) -> int:
+    """0: every cell and probe has a recorded outcome; 1: some is `error`."""
     return int(any(result.outcome.status == Status.error for result in results))

@@ -277,3 +277,16 @@ def test_a_probe_that_failed_is_told_as_such(tmp_path: Path) -> None:
     [board] = boards(run.cells)
     answers = dict(beliefs(run, board, [], False)[0].answers)
     assert reason in answers["Does the wording of the prompt matter?"]
+
+
+def test_failed_probes_and_planted_cells_are_rows_of_the_failures(tmp_path: Path) -> None:
+    """With their reason, the dose and the probe named."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4], 8: [0.4, 0.4, 0.4]})
+    outcome = Outcome(status=Status.error, reason="it broke")
+    leaked = run.planted[0]
+    leaked.probes["contamination"] = ProbeRecord(cell=leaked.info.id, probe="contamination", asked={}, outcome=outcome)
+    page = build(run)
+    assert page.failures is not None
+    [row] = page.failures.rows
+    assert row[1].sub == "planted 8× probe contamination" and row[4].badges == (("error", "error"),)
+    assert row[5].text == "it broke"

@@ -43,6 +43,7 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("probes.contamination.plant=[2,2]", "plant holds doses of 1 or more, each once (the clean cell is dose 0)"),
         ("probes.contamination.strategies=lroa probes.contamination.plant=2", "unknown strategy in probes."),
         ("probes.contamination.strategies=zero_shot", "zero_shot trains nothing, so nothing can be planted in it"),
+        ("probes.formats.number=100000000", "prompt formats are asked for, and this task's material makes"),
         ("probes=formats keep_adapters=false", "keep_adapters=false stores nothing; allowed: keep_adapters=true"),
         # tokens that are none
         ("labels", "'labels' is not an override: got no '=', allowed key=value"),

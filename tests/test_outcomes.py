@@ -202,3 +202,13 @@ def test_helpers_beside_a_strategy_can_be_imported(tmp_path: Path) -> None:
     (adapters / "helped.py").write_text(source)
     found = registry.load(str(adapters))
     assert "helped" in found and "_help" not in found
+
+
+def test_the_exit_code_counts_probes(results: dict[str, Result]) -> None:
+    """A probe that ended in an error is one, whatever its cell did."""
+    from bench.probed import ProbeRecord
+    from bench.records import Outcome
+
+    fine = [r for r in results.values() if r.outcome.status is not Status.error]
+    probe = ProbeRecord(cell="x", probe="formats", asked={}, outcome=Outcome(status=Status.error, reason="it broke"))
+    assert exit_code([*fine, probe]) == 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bench.records import Result, Used
+from bench.probed import ProbeRecord
+from bench.records import Result, Status, Used
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
 from bench.report.compare import Pair
@@ -52,9 +53,10 @@ def _pair_row(pair: Pair, counted: bool) -> list[Entry]:
 
 
 def failures(cells: list[CellView]) -> Table | None:
-    """Every cell that is not ok, with its full reason; None where there is none."""
-    failed = [cell for cell in cells if cell.status not in ("ok", "not_run")]
-    if not failed:
+    """Every cell and probe that is not ok, with its full reason; None where there is none."""
+    rows = [_failure(cell) for cell in cells if cell.status not in ("ok", "not_run")]
+    rows += [_unanswered(cell, record) for cell in cells for record in cell.probes.values() if not answered(record)]
+    if not rows:
         return None
     columns = [
         Column("cell", "", False),
@@ -64,18 +66,33 @@ def failures(cells: list[CellView]) -> Table | None:
         Column("outcome", "", False),
         Column("reason", "", False),
     ]
-    rows = [
-        [
-            Entry(cell.info.id, cell.info.model, cell.info.id),
-            Entry(cell.info.strategy, sort=cell.info.strategy),
-            Entry(cell.info.task, sort=cell.info.task),
-            Entry(str(cell.info.seed), sort=cell.info.seed),
-            outcome([cell]),
-            Entry(cell.reason or "no reason was recorded", sort=cell.reason or ""),
-        ]
-        for cell in failed
+    return Table("Cells without a score and probes without an answer, and why", columns, rows)
+
+
+def answered(record: ProbeRecord) -> bool:
+    """Whether a probe found something."""
+    return record.outcome.status is Status.ok
+
+
+def _named(cell: CellView, what: str = "") -> list[Entry]:
+    planted = f"planted {cell.info.plant}×" if cell.info.plant else ""
+    return [
+        Entry(cell.info.id, cell.info.model, cell.info.id),
+        Entry(cell.info.strategy, " ".join(filter(None, [planted, what])), cell.info.strategy),
+        Entry(cell.info.task, sort=cell.info.task),
+        Entry(str(cell.info.seed), sort=cell.info.seed),
     ]
-    return Table("Cells without a score, and why", columns, rows)
+
+
+def _failure(cell: CellView) -> list[Entry]:
+    reason = cell.reason or "no reason was recorded"
+    return [*_named(cell), outcome([cell]), Entry(reason, sort=reason)]
+
+
+def _unanswered(cell: CellView, record: ProbeRecord) -> list[Entry]:
+    status, reason = record.outcome.status.value, record.outcome.reason or "no reason was recorded"
+    badge = Entry(badges=((status, STATUS_WORDS[status]),), sort=status)
+    return [*_named(cell, f"probe {record.probe}"), badge, Entry(reason, sort=reason)]
 
 
 def remarks(result: Result) -> str:

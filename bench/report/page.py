@@ -111,7 +111,7 @@ def build(run: Run) -> Page:
         literature(run.plan.claims, run.cells),
         sections,
         tunings(run.cells),
-        failures(run.cells),
+        failures([*run.cells, *run.planted]),
         facts(run),
         ended(run.cells),
         foretold(run.cells),
