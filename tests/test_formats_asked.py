@@ -20,7 +20,7 @@ from bench.config.probes import FormatProbe
 from bench.config.schema import Budget, Template
 from bench.data.formats import sample
 from bench.data.prompts import fill
-from bench.data.rows import first_rows
+from bench.data.rows import limited
 from bench.models.base import Base
 from bench.outcomes import refuse_what_is_missing
 from bench.probed import FormatFindings
@@ -209,7 +209,7 @@ def test_ten_formats_cost_at_most_twelve_plain_scores() -> None:
     """A hundred items as the default asks: three content-free rows a format are all that comes on top."""
     done = driven("zero_shot", "tiny-gpt2", "verbalizer")
     assert done.plan is not None
-    rows = first_rows(tiny.rows().train, 100)
+    rows = limited(tiny.rows().train, 100)
     plain, meter = Meter(), Meter()
     plain.watch(done.plan.seen)
     done.plan.answer.predict(rows.fields, plain)
