@@ -250,6 +250,7 @@ def test_option_orders_are_shown_one_by_one(tmp_path: Path) -> None:
         ["lora", "moved by 1", "0.300", "10"],
     ]
     assert table.rows[1][2].sub == "[0.108, 0.603]"
+    assert table.notes[-1].startswith("Fewer than 111 items are too few")
 
 
 def test_a_pool_that_holds_test_items_is_told_apart(tmp_path: Path) -> None:

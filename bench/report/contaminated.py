@@ -10,6 +10,7 @@ from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.tables import Column, Entry, Table
 from bench.stats.intervals import wilson
+from bench.stats.metrics import SMALLEST, too_few
 
 POOL = "overlap: pool"
 """The check that looks in all rows that training could have drawn."""
@@ -101,7 +102,11 @@ def orders_table(task: str, by_strategy: dict[str, list[CellView]]) -> Table | N
         "order, one that has learnt letters scores best in the order it saw, and one that always says one letter "
         "scores that letter's share."
     )
-    return Table(f"{task} in every order of its options", columns, rows, [note])
+    few = [
+        f"Fewer than {SMALLEST['accuracy']} items are too few for intervals that hold as they say: take them as wider."
+    ]
+    short = any(too_few(int(row[3].sort or 0), "accuracy") for row in rows)
+    return Table(f"{task} in every order of its options", columns, rows, [note, *(few if short else [])])
 
 
 ORDERS = "option order #"
