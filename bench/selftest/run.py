@@ -90,11 +90,17 @@ def gather(asked: Options) -> Iterator[Figure]:
         yield from found
 
 
+MOST_PLACES = 3
+"""Settings out of bounds that are named, of each figure."""
+
+
 def verdict(figures: Sequence[Figure]) -> tuple[int, list[str]]:
     """The exit code, and a line for every figure out of bounds or one that says that all are within."""
     lines = []
     for one in figures:
         if not one.ok:
-            where = "; ".join(f"{place}: {one.text(value)}" for place, value in one.outside.items())
+            places = [f"{place}: {one.text(value)}" for place, value in one.outside.items()]
+            rest = len(places) - MOST_PLACES
+            where = "; ".join(places[:MOST_PLACES]) + (f"; and {rest} more (--json has all)" if rest > 0 else "")
             lines.append(f"out of bounds: {one.name}: {where or 'nothing was measured'} (allowed: {one.bounds()})")
     return (1, lines) if lines else (0, [f"all {len(figures)} figures within their bounds"])
