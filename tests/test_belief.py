@@ -135,7 +135,7 @@ def test_nothing_asked_is_said(tmp_path: Path) -> None:
     run = collect(write_run(tmp_path, Fake(tasks=["sst2"], strategies=["zero_shot", "lora"])))
     [board] = boards(run.cells)
     [belief] = beliefs(run, board, conclude(board).pairs, False)
-    answers = dict(belief.answers)
+    answers = {question: " ".join(lines) for question, lines in belief.answers}
     assert answers["Does the wording of the prompt matter?"].endswith("probes=formats asks in ten of them.")
     assert answers["Has it seen the test items?"].endswith("probes=contamination asks for it.")
     assert belief.formats is None and belief.tables == [] and belief.controls == []
@@ -277,7 +277,7 @@ def test_a_probe_that_failed_is_told_as_such(tmp_path: Path) -> None:
     assert verdict_sentence("sst2", cells, None) == f"No cell could be checked for contamination: lora: {reason}"
     [board] = boards(run.cells)
     answers = dict(beliefs(run, board, [], False)[0].answers)
-    assert reason in answers["Does the wording of the prompt matter?"]
+    assert reason in answers["Does the wording of the prompt matter?"][0]
 
 
 def test_failed_probes_and_planted_cells_are_rows_of_the_failures(tmp_path: Path) -> None:

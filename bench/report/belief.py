@@ -23,8 +23,8 @@ class Belief:
     """One task of one leaderboard."""
 
     title: str
-    answers: list[tuple[str, str]]
-    """Question -> answer, in the order they are asked."""
+    answers: list[tuple[str, list[str]]]
+    """Question -> answer, a line each, in the order they are asked."""
     formats: FormatsView | None
     tables: list[Table]
     """Of the contamination checks."""
@@ -46,12 +46,12 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
         if (c.model, c.task) == (board.model, task) and c.strategy in cells and (c.readout, c.budget) in here
     ]
     formats = formats_view(task, board.metrics[task], cells)
-    power = " ".join(f"Of a leak planted in {c.strategy}: {' '.join(sentences(c))}" for c in own)
+    power = [f"Of a leak planted in {c.strategy}: {' '.join(sentences(c))}" for c in own]
     answers = [
-        ("How sure is the score?", sure(board, task)),
-        ("Is the best really better?", separable(board, task, pairs)),
-        ("Does the wording of the prompt matter?", " ".join(formats.sentences) if formats else unasked(cells)),
-        ("Has it seen the test items?", verdict_sentence(task, cells, None if not own else "")),
+        ("How sure is the score?", [sure(board, task)]),
+        ("Is the best really better?", [separable(board, task, pairs)]),
+        ("Does the wording of the prompt matter?", formats.sentences if formats else [unasked(cells)]),
+        ("Has it seen the test items?", [verdict_sentence(task, cells, None if not own else "")]),
     ]
     if power:
         answers.append(("Would the checks have noticed a leak?", power))

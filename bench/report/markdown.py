@@ -78,7 +78,7 @@ def _beliefs(page: Page) -> list[str]:
     lines = ["", "## Can I believe it?"]
     for belief in (belief for section in page.sections for belief in section.beliefs):
         lines += ["", f"### {escape(belief.title)}", ""]
-        lines += [f"- **{escape(question)}** {escape(answer)}" for question, answer in belief.answers]
+        lines += [f"- **{escape(question)}** {escape(' '.join(told))}" for question, told in belief.answers]
         tables = [*([belief.formats.table] if belief.formats else []), *belief.tables]
         lines += [line for table in tables for line in _table(table, "####")]
         lines += [line for one in belief.controls for line in _table(control_table(one), "####")]
