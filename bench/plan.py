@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from bench import identity, registry
 from bench.cards import GIB, Card, card_named
 from bench.config import Budget, Request, Suite, Task, Template
-from bench.data.formats import candidates, sample
+from bench.data.formats import candidates
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
-from bench.errors import UserFault, unknown
+from bench.errors import UserFault
 from bench.job import Job, SourceJob
 from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
 from bench.records import CellInfo
+from bench.refusals import check_cap, check_probes, check_sources
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -99,59 +98,12 @@ def make(request: Request, on_target: bool = False) -> Planned:
     return Planned(source, jobs, models, target)
 
 
-def check_cap(gib: float | None, device: str) -> None:
-    """Raise `UserFault` for a cap above what this machine has: it would cap nothing."""
-    if gib is None:
-        return
-    described = card.describe() if device == "cuda" else None
-    has = described["memory_bytes"] if described else psutil.virtual_memory().total
-    if gib * GIB > has:
-        what = "card" if described else "machine"
-        raise UserFault(f"budget.memory_gib: got {gib:g}, this {what} has {has / GIB:.1f} GiB; allowed: at most that")
-
-
 def capped(suite: Suite, target: Card | None, device: str) -> Suite:
     """On a card the target's memory is the cap, unless one is given. A capped larger card gives bytes, not speed."""
     if target is None or device != "cuda" or suite.budget.memory_gib is not None:
         return suite
     cap = round(target.usable_bytes / GIB, 3)
     return suite.model_copy(update={"budget": suite.budget.model_copy(update={"memory_gib": cap})})
-
-
-def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
-    """Raise `UserFault` for a source that is no task, or one that would be read otherwise than the cell's own task."""
-    for task, of_task in variants.items():
-        for variant in of_task:
-            for other in () if variant.sources == "all" else variant.sources:
-                if other not in suite.tasks:
-                    raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
-            for other in variant.sources_of(task, suite.tasks):
-                for key in ("batch", "sequence"):
-                    if getattr(suite.tasks[other], key) != getattr(suite.tasks[task], key):
-                        raise UserFault(
-                            f"strategies.{variant.name}.sources: {task} and {other} have each their own {key}; tasks "
-                            "trained together need the same"
-                        )
-
-
-def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
-    """Raise `UserFault` for probes that could never run: without stored weights, or planting what does not exist."""
-    probes = request.suite.probes
-    if probes.asked and not request.settings.keep_adapters:
-        raise UserFault(
-            f"probes.{probes.asked[0]} asks what a cell has stored, and keep_adapters=false stores nothing; allowed: "
-            "keep_adapters=true"
-        )
-    if probes.formats is not None:
-        for task in request.suite.tasks.values():
-            sample(task, probes.formats.number, probes.formats.seed, chat=False)  # too few are told now, not at the end
-    planted = probes.contamination.strategies if probes.contamination else None
-    known = {variant.name: variant for of_task in variants.values() for variant in of_task}
-    for name in planted or ():
-        if name not in known:
-            raise unknown("strategy in probes.contamination.strategies", name, known)
-        if not known[name].strategy.spends(known[name].options):
-            raise UserFault(f"probes.contamination.strategies: {name} trains nothing, so nothing can be planted in it")
 
 
 def doses(suite: Suite, variant: Variant) -> list[int]:
@@ -214,10 +166,8 @@ def cell_info(
 
     `repeat`: seed and dose of a planted leak; `computes`: device type and precision.
     """
-    task, own, (seed, dose) = suite.tasks[name], variant.options.checkpointing, repeat
-    device, precision = computes
-    formats = trained_formats(suite, variant, [name, *variant.sources_of(name, suite.tasks)])
-    apart = {"checkpointing"} | (set() if formats else {"formats_in_training"})
+    task, (seed, dose), (device, precision) = suite.tasks[name], repeat, computes
+    apart = {"checkpointing"} | (set() if variant.options.formats_in_training > 1 else {"formats_in_training"})
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
@@ -227,19 +177,11 @@ def cell_info(
         "budget": {k: v for k, v in budget.model_dump(mode="json").items() if v is not None},
         "precision": precision,
         "device": device,
-        "batch": task.batch or suite.batch,
-        "micro_batch": suite.micro_batch,
-        "sources": sources_digests(suite, variant.sources_of(name, suite.tasks), located),
-        "formats_digest": identity.formats_digest(formats),
-        "sequence": task.sequence or suite.sequence,
-        "checkpointing": suite.checkpointing if own is None else own,
-        "foreach": suite.foreach,
-        "limit": task.limit,
-        "plant": dose,
-        "plant_items": suite.probes.contamination.items if dose and suite.probes.contamination else None,
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
         "numerics": identity.NUMERICS,
+        **how_computed(suite, task, variant),
+        **what_is_read(suite, name, variant, dose, located),
     }
     return CellInfo(
         id=identity.cell_id(name, variant.name, seed, {**identified(measured), "data": located[name].fingerprint}),
@@ -251,6 +193,30 @@ def cell_info(
         seeded=seeded(suite, variant),
         **measured,
     )
+
+
+def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:
+    """Of a cell's identity: rows a step and a pass, lengths, and how memory is traded for time."""
+    own = variant.options.checkpointing
+    return {
+        "batch": task.batch or suite.batch,
+        "micro_batch": suite.micro_batch,
+        "sequence": task.sequence or suite.sequence,
+        "checkpointing": suite.checkpointing if own is None else own,
+        "foreach": suite.foreach,
+    }
+
+
+def what_is_read(suite: Suite, name: str, variant: Variant, dose: int, located: dict[str, Located]) -> dict[str, Any]:
+    """Of a cell's identity: other tasks and prompt formats trained on, test rows, and a planted leak."""
+    others, planted = variant.sources_of(name, suite.tasks), suite.probes.contamination
+    return {
+        "sources": sources_digests(suite, others, located),
+        "formats_digest": identity.formats_digest(trained_formats(suite, variant, [name, *others])),
+        "limit": suite.tasks[name].limit,
+        "plant": dose,
+        "plant_items": planted.items if dose and planted else None,
+    }
 
 
 def identified(measured: dict[str, Any]) -> dict[str, Any]:

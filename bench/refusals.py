@@ -1,0 +1,59 @@
+"""What is refused before anything runs: caps that cap nothing, sources that are no tasks, probes that cannot run."""
+
+from __future__ import annotations
+
+import psutil
+
+from bench.cards import GIB
+from bench.config import Request, Suite
+from bench.data.formats import sample
+from bench.errors import UserFault, unknown
+from bench.measure import card
+from bench.registry import Variant
+
+
+def check_cap(gib: float | None, device: str) -> None:
+    """Raise `UserFault` for a cap above what this machine has: it would cap nothing."""
+    if gib is None:
+        return
+    described = card.describe() if device == "cuda" else None
+    has = described["memory_bytes"] if described else psutil.virtual_memory().total
+    if gib * GIB > has:
+        what = "card" if described else "machine"
+        raise UserFault(f"budget.memory_gib: got {gib:g}, this {what} has {has / GIB:.1f} GiB; allowed: at most that")
+
+
+def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
+    """Raise `UserFault` for a source that is no task, or one that would be read otherwise than the cell's own task."""
+    for task, of_task in variants.items():
+        for variant in of_task:
+            for other in () if variant.sources == "all" else variant.sources:
+                if other not in suite.tasks:
+                    raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
+            for other in variant.sources_of(task, suite.tasks):
+                for key in ("batch", "sequence"):
+                    if getattr(suite.tasks[other], key) != getattr(suite.tasks[task], key):
+                        raise UserFault(
+                            f"strategies.{variant.name}.sources: {task} and {other} have each their own {key}; tasks "
+                            "trained together need the same"
+                        )
+
+
+def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
+    """Raise `UserFault` for probes that could never run: without stored weights, or planting what does not exist."""
+    probes = request.suite.probes
+    if probes.asked and not request.settings.keep_adapters:
+        raise UserFault(
+            f"probes.{probes.asked[0]} asks what a cell has stored, and keep_adapters=false stores nothing; allowed: "
+            "keep_adapters=true"
+        )
+    if probes.formats is not None:
+        for task in request.suite.tasks.values():
+            sample(task, probes.formats.number, probes.formats.seed, chat=False)  # too few are told now, not at the end
+    planted = probes.contamination.strategies if probes.contamination else None
+    known = {variant.name: variant for of_task in variants.values() for variant in of_task}
+    for name in planted or ():
+        if name not in known:
+            raise unknown("strategy in probes.contamination.strategies", name, known)
+        if not known[name].strategy.spends(known[name].options):
+            raise UserFault(f"probes.contamination.strategies: {name} trains nothing, so nothing can be planted in it")
