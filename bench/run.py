@@ -158,6 +158,8 @@ def probe_all(request: Request, planned: Planned, launcher: Launcher, console: C
     ]
     if not orders:
         return
+    for ref in planned.models.values():
+        ensure(ref)  # all cells may be finished long ago, and the cache empty since
     with live.make(console, orders, {}) as launcher.show:
         for i, order in enumerate(orders):
             launcher.probe(order)

@@ -134,7 +134,7 @@ def test_nothing_asked_is_said(tmp_path: Path) -> None:
     """With the command that would ask."""
     run = collect(write_run(tmp_path, Fake(tasks=["sst2"], strategies=["zero_shot", "lora"])))
     [board] = boards(run.cells)
-    [belief] = beliefs(run, board, conclude(board).pairs, False)
+    [belief] = beliefs(planted_controls(run), board, conclude(board).pairs, False)
     answers = {question: " ".join(lines) for question, lines in belief.answers}
     assert answers["Does the wording of the prompt matter?"].endswith("probes=formats asks in ten of them.")
     assert answers["Has it seen the test items?"].endswith("probes=contamination asks for it.")
@@ -276,7 +276,7 @@ def test_a_probe_that_failed_is_told_as_such(tmp_path: Path) -> None:
                 cell.probes[name] = ProbeRecord(cell=cell.info.id, probe=name, asked={}, outcome=outcome)  # type: ignore[arg-type]
     assert verdict_sentence("sst2", cells, None) == f"No cell could be checked for contamination: lora: {reason}"
     [board] = boards(run.cells)
-    answers = dict(beliefs(run, board, [], False)[0].answers)
+    answers = dict(beliefs(planted_controls(run), board, [], False)[0].answers)
     assert reason in answers["Does the wording of the prompt matter?"][0]
 
 

@@ -7,11 +7,11 @@ import json
 from dataclasses import dataclass
 
 from bench.report import format as show
-from bench.report.collect import CellView, Run
+from bench.report.collect import CellView
 from bench.report.compare import Pair
 from bench.report.contaminated import contamination_table, failed_probes, orders_table, verdict_sentence
 from bench.report.formats_view import FormatsView, formats_view
-from bench.report.planted import Control, planted_controls, sentences
+from bench.report.planted import Control, sentences
 from bench.report.summary import Board, Row
 from bench.report.tables import Table
 
@@ -31,9 +31,9 @@ class Belief:
     controls: list[Control]
 
 
-def beliefs(run: Run, board: Board, pairs: list[Pair], several: bool) -> list[Belief]:
-    """What a leaderboard's tasks can be believed for; `several` boards name themselves in every title."""
-    controls = planted_controls(run)
+def beliefs(controls: list[Control], board: Board, pairs: list[Pair], several: bool) -> list[Belief]:
+    """What a leaderboard's tasks can be believed for, beside the run's planted `controls`; `several` boards name
+    themselves in every title."""
     return [_belief(board, task, pairs, controls, several) for task in board.tasks]
 
 

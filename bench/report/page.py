@@ -15,6 +15,7 @@ from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
 from bench.report.foretold import foretold
 from bench.report.literature import literature
+from bench.report.planted import Control, planted_controls
 from bench.report.provenance import Fact, facts
 from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard
@@ -97,8 +98,8 @@ class Page:
 def build(run: Run) -> Page:
     """Everything the page says about a run. Reads the predictions of each leaderboard as it comes to it."""
     sample = _on_sample(run)
-    found = boards(run.cells)
-    sections = [_section(run, board, conclude(board, sample), len(found) > 1) for board in found]
+    found, controls = boards(run.cells), planted_controls(run)
+    sections = [_section(controls, board, conclude(board, sample), len(found) > 1) for board in found]
     return Page(
         run.plan.run,
         _compared(run),
@@ -131,7 +132,7 @@ def headline(page: Page) -> str:
     return show.plain(f"{title}{first.answer.use} {first.answer.caveat}")
 
 
-def _section(run: Run, board: Board, conclusion: Conclusion, several: bool) -> Section:
+def _section(controls: list[Control], board: Board, conclusion: Conclusion, several: bool) -> Section:
     return Section(
         board,
         conclusion.answer,
@@ -139,7 +140,7 @@ def _section(run: Run, board: Board, conclusion: Conclusion, several: bool) -> S
         [task_table(board, task, conclusion.pairs) for task in board.tasks],
         pair_tables(board, conclusion.pairs),
         conclusion.notes,
-        beliefs(run, board, conclusion.pairs, several),
+        beliefs(controls, board, conclusion.pairs, several),
     )
 
 
