@@ -92,6 +92,15 @@ def test_too_few_items_are_said(tmp_path: Path) -> None:
     assert "too few items" not in enough.split("## How to read this")[0].lower()
 
 
+def test_two_seeds_intervals_are_marked_as_wide(tmp_path: Path, three: str) -> None:
+    text = markdown(tmp_path, Fake(tasks=("sst2",), strategies=("lora", "zero_shot"), seeds=(0, 1)))
+    lora = row(text, "Leaderboard", "lora")
+    assert lora[2].endswith("] wide") and lora[3].endswith("] wide"), "the mean's and the task's"
+    assert "wide" not in " ".join(row(text, "Leaderboard", "zero_shot")), "no seed changes it: one run"
+    assert "Wide: the mean of several trained models' own intervals" in text
+    assert "Wide:" not in three
+
+
 def clustered(run_dir: Path, size: int) -> None:
     """Give every prediction of a run the cluster of its row."""
     for path in run_dir.glob("*/predictions.parquet"):

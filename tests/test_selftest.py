@@ -116,7 +116,7 @@ def test_intervals_of_another_level_fall_out_of_bounds(monkeypatch: pytest.Monke
     monkeypatch.setattr(coverage, "DRAWS", 300)
     assert not coverage.seeds_coverage(3, 100, 0.8).ok
     assert not coverage.tasks_coverage(0.8).ok
-    assert not coverage.clusters_coverage(0.8).ok
+    assert not coverage.clusters_coverage("accuracy", 0.8).ok
     assert not coverage.bca_coverage("f1", 100, 0.8).ok
     assert not coverage.metric_seeds_coverage("matthews", 0.8).ok
 
@@ -127,9 +127,35 @@ def test_clusters_taken_for_single_items_fall_out_of_bounds(monkeypatch: pytest.
     monkeypatch.setattr(
         coverage,
         "clustered_interval",
-        lambda value, left_out, clusters, level: whole(value, left_out, np.arange(len(left_out)), level=level),
+        lambda value, left_out, clusters, *bounds, level: whole(
+            value, left_out, np.arange(len(left_out)), *bounds, level=level
+        ),
     )
-    assert not coverage.clusters_coverage(0.95).ok
+    for metric in ("accuracy", "f1", "matthews"):
+        assert not coverage.clusters_coverage(metric, 0.95).ok
+
+
+def test_seeds_over_clusters_taken_for_single_items_fall_out_of_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = coverage.seeds_interval
+    monkeypatch.setattr(coverage, "DRAWS", 300)
+    monkeypatch.setattr(
+        coverage, "seeds_interval", lambda scores, left_out, clusters, level: whole(scores, left_out, level=level)
+    )
+    assert not coverage.clusters_seeds_coverage(0.95).ok
+
+
+def test_the_mean_of_two_seeds_intervals_is_wider_than_it_says_and_only_stated() -> None:
+    found = coverage.two_seeds_coverage(0.95)
+    assert found.ok and found.bounds() == "stated"
+    assert all(share > 0.95 for share in found.values.values())
+
+
+def test_correlations_are_measured_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(run.orders(run.options(["parts=correlations"]))) == 6
+    monkeypatch.setattr(coverage, "CORRELATION_DRAWS", 40)
+    assert min(coverage.correlation_coverage("spearman", 100, 0.95).values.values()) > 0.8
+    assert min(coverage.correlation_coverage("pearson", 100, 0.95).values.values()) > 0.8
+    assert not coverage.correlation_coverage("pearson", 100, 0.6).ok
 
 
 def test_a_test_that_forgets_the_seeds_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +255,17 @@ def test_a_cell_that_is_not_ok_differs_in_everything(twice: tuple[Ran, Ran]) -> 
 def test_the_engine_repeats_itself(tmp_path: Path) -> None:
     """The real thing: tiny cells through the launcher twice, and in one process with other batches and threads."""
     found = engine.figures(tmp_path)
-    assert len(found) == 3 and all(one.ok for one in found), [one.outside for one in found]
-    assert set(found[0].values) == set(engine.STRATEGIES)
+    assert len(found) == 4 and all(one.ok for one in found), [one.outside for one in found]
+    assert set(found[0].values) == set(found[3].values) == set(engine.STRATEGIES)
+    assert found[3].bounds() == "stated", "a near-tie is counted, not forbidden"
+
+
+def test_near_ties_are_counted(twice: tuple[Ran, Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = engine.near_ties(twice[0])
+    monkeypatch.setattr(engine, "NEAR_TIE", math.inf)
+    everything = engine.near_ties(twice[0])
+    assert all(0 <= counted.values[name] < everything.values[name] for name in everything.values)
+    assert everything.values, "the cells of the run that are ok"
 
 
 def test_what_fails_in_the_one_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,9 @@ READING = {
         f"{FEWEST_SEEDS} training runs on: how far the mean could lie off under training again and on other test items "
         "(t over seeds and items as crossed random effects). Overlapping intervals are no test; see the comparisons. "
         "An interval without width means that resampling these items shows no doubt, not that there is none. One run: "
-        "accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap; two runs: the mean of theirs. Over several "
-        "tasks their distances add in squares. “Too few items”: so few that it may hold less often than it says."
+        "accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap; two runs: the mean of theirs, marked “wide”. "
+        "Over several tasks their distances add in squares. “Too few items”: so few that it may hold less often than "
+        "it says."
     ),
     "Chance": (
         "The best any constant answer reaches on these items, in the task's own metric. A task in which no "

@@ -56,6 +56,11 @@ class TaskScore:
         """Whether the interval is over fewer items than its coverage is known for."""
         return self.low is not None and too_few(self.independent, self.cells[0].info.metric, self.over_seeds)
 
+    @property
+    def wide(self) -> bool:
+        """Whether the interval is the mean of several training runs' own: it holds more often than it says."""
+        return self.low is not None and self.ok > 1 and not self.over_seeds
+
 
 def task_score(cells: list[CellView]) -> TaskScore:
     """Average the seeds of one strategy on one task; ends of the interval are None where any seed lacks them.

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.console import Console
 
 from bench import plan
@@ -101,7 +103,18 @@ def figures(folder: Path) -> list[Figure]:
         same("the same cells again: other answers or scores", first, again, exactly=True),
         same("processes of their own or one, 1 thread or 2: other answers, near-ties apart", first, one["threads"]),
         same("a row or all rows a scoring batch: other answers, near-ties apart", one["small"], one["large"]),
+        near_ties(first),
     ]
+
+
+def near_ties(found: Ran) -> Figure:
+    """How many answers hang on a near-tie, by strategy: what the comparisons above would let go."""
+    values = {}
+    for one in found.results:
+        if one.outcome.status == Status.ok:
+            scores = label_scores(pq.read_table(found.run_dir / one.cell.id / "predictions.parquet"))
+            values[one.cell.strategy] = float((margins(scores) < NEAR_TIE).sum())
+    return Figure(f"answers whose best two scores lie within {NEAR_TIE:g} nats", values, share=False)
 
 
 def same(name: str, first: Ran, second: Ran, exactly: bool = False) -> Figure:
@@ -123,10 +136,20 @@ def differing(first: Ran, one: Result, second: Ran, other: Result, exactly: bool
     if tables[0].column_names != tables[1].column_names or tables[0]["row"] != tables[1]["row"]:
         return math.inf
     predicted = [table["predicted"].to_numpy() for table in tables]
-    names = [name for name in tables[0].column_names if name.startswith("score_")]
-    scores = [np.stack([table[name].to_numpy() for name in names], axis=1) for table in tables]
+    scores = [label_scores(table) for table in tables]
     changed = predicted[0] != predicted[1]
     if exactly:
         return float((changed | (scores[0] != scores[1]).any(axis=1)).sum()) + (one.scores != other.scores)
-    margins = [np.diff(np.sort(each, axis=1)[:, -2:], axis=1)[:, 0] for each in scores]
-    return float((changed & ~(np.maximum(*margins) < NEAR_TIE)).sum())
+    return float((changed & ~(np.maximum(*map(margins, scores)) < NEAR_TIE)).sum())
+
+
+def label_scores(table: pa.Table) -> NDArray[np.floating]:
+    """The log-probability of every label, (items, labels)."""
+    names = [name for name in table.column_names if name.startswith("score_")]
+    return np.stack([table[name].to_numpy() for name in names], axis=1)
+
+
+def margins(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How far the best label lies above the next, (items,), of scores (items, labels)."""
+    found: NDArray[np.floating] = np.diff(np.sort(scores, axis=1)[:, -2:], axis=1)[:, 0]
+    return found

@@ -17,6 +17,9 @@ from bench.selftest import claims, coverage, engine
 from bench.selftest.figures import Figure
 
 PARTS = ("coverage", "claims", "engine")
+"""What the self-test measures where nobody says."""
+EXTRA = ("correlations",)
+"""Parts to be asked for by name: no task of a suite shows a correlation yet, and theirs take a quarter of an hour."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ def options(tokens: Sequence[str]) -> Options:
         found[key] = text
     parts = tuple(found["parts"].split(",")) if "parts" in found else PARTS
     for part in parts:
-        if part not in PARTS:
-            raise unknown("part", part, PARTS)
+        if part not in PARTS + EXTRA:
+            raise unknown("part", part, PARTS + EXTRA)
     return Options(_level(found.get("level", "0.95")), parts)
 
 
@@ -68,7 +71,15 @@ def orders(asked: Options) -> list[Callable[[], Figure]]:
         ]
         made += [partial(coverage.seeds_coverage, s, n, asked.level) for s in (3, 5) for n in coverage.SEED_SIZES]
         made += [partial(coverage.metric_seeds_coverage, metric, asked.level) for metric in ("f1", "matthews")]
-        made += [partial(coverage.tasks_coverage, asked.level), partial(coverage.clusters_coverage, asked.level)]
+        made += [partial(coverage.clusters_seeds_coverage, asked.level)]
+        made += [partial(coverage.clusters_coverage, metric, asked.level) for metric in ("accuracy", "f1", "matthews")]
+        made += [partial(coverage.tasks_coverage, asked.level), partial(coverage.two_seeds_coverage, asked.level)]
+    if "correlations" in asked.parts:
+        made += [
+            partial(coverage.correlation_coverage, metric, n, asked.level)
+            for metric in ("spearman", "pearson")
+            for n in sorted(coverage.sizes(metric), reverse=True)
+        ]
     if "claims" in asked.parts:
         made += [partial(claims.same_against_same, sd) for sd in coverage.SEED_SDS]
         made += [claims.found_difference, claims.foretold_power, claims.wrong_ranks]
