@@ -14,7 +14,7 @@ from records_factory import Fake, write_run
 
 from bench.probed import Check, ContaminationFindings, FormatAnswer, FormatFindings, ProbeRecord, Verdict
 from bench.records import Outcome, Status
-from bench.report.belief import beliefs
+from bench.report.belief import beliefs, caution
 from bench.report.claims import conclude
 from bench.report.collect import Run, collect
 from bench.report.contaminated import contamination_table, orders_table, verdict_sentence
@@ -232,6 +232,24 @@ def test_the_page_shows_it(tmp_path: Path) -> None:
     for words in ("How sure is the score?", "sst2 in other prompt formats", "A planted leak: lora on sst2"):
         assert words in html and words in text
     assert np.isclose(page.sections[0].board.rows[0].scores["sst2"].value or 0, 0.88, atol=0.1)
+
+
+def test_the_answer_says_that_the_wording_favours_it(tmp_path: Path) -> None:
+    """The recommended strategy is held to its median over formats; one that leads there too is left alone."""
+    run = run_with(tmp_path)
+    [board] = boards(run.cells)
+    found = beliefs([], board, [], False)
+    by_name = {row.strategy: row for row in board.rows}
+    assert caution(found, ["sst2"], by_name["zero_shot"]) == (
+        " The wording favours it: in the median of all formats asked it has 0.650, below lora (0.825) on sst2."
+    )
+    assert caution(found, ["sst2"], by_name["lora"]) == ""
+    assert caution(found, [], by_name["zero_shot"]) == "", "a task that is not in the mean decides nothing"
+    assert caution(found, ["sst2"], None) == ""
+    pick = build(run).sections[0].answer.pick
+    assert pick is not None
+    said = "The wording favours it" in build(run).sections[0].answer.caveat
+    assert said == (pick.strategy == "zero_shot") and said == ("The wording favours it" in to_markdown(build(run)))
 
 
 def test_option_orders_are_shown_one_by_one(tmp_path: Path) -> None:

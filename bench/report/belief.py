@@ -22,6 +22,7 @@ NOT_ASKED = "Other prompt formats were not tried: probes=formats asks in ten of 
 class Belief:
     """One task of one leaderboard."""
 
+    task: str
     title: str
     answers: list[tuple[str, list[str]]]
     """Question -> answer, a line each, in the order they are asked."""
@@ -57,7 +58,19 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
         answers.append(("Would the checks have noticed a leak?", power))
     title = f"{task} ({board.title})" if several else task
     tables = [orders_table(task, cells), contamination_table(task, cells)]
-    return Belief(title, answers, formats, [table for table in tables if table], own)
+    return Belief(task, title, answers, formats, [table for table in tables if table], own)
+
+
+def caution(found: list[Belief], counted: list[str], pick: Row | None) -> str:
+    """What other prompt formats say against the strategy that an answer picks, as a sentence; empty where nothing."""
+    against = [
+        f"{words} on {one.task}"
+        for one in found
+        if pick and one.formats and one.task in counted and (words := one.formats.caution(pick.strategy))
+    ]
+    if not against:
+        return ""
+    return f" The wording favours it: in the median of all formats asked it has {'; '.join(against)}."
 
 
 def unasked(by_strategy: dict[str, list[CellView]]) -> str:

@@ -37,6 +37,17 @@ class FormatsView:
     rows: list[FormatRow]
     table: Table
     sentences: list[str]
+    medians: dict[str, float]
+    """Strategy -> the median over all formats."""
+
+    def caution(self, pick: str) -> str | None:
+        """That strategies which are recommended less have a higher median than the `pick`; None where none has."""
+        own = self.medians.get(pick)
+        if own is None:
+            return None
+        above = sorted(((median, name) for name, median in self.medians.items() if median > own), reverse=True)
+        others = show.listed([f"{name} ({show.score(median)})" for median, name in above])
+        return f"{show.score(own)}, below {others}" if above else None
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,8 @@ def formats_view(task: str, metric: str, by_strategy: dict[str, list[CellView]])
     title = f"{task}: {metric} in {number} prompt formats"
     rows = [_row(one, f"c{1 + i % 7}") for i, one in enumerate(asked)]
     chance = max(found.chance for one in asked for found in one.found)
-    return FormatsView(title, chance, rows, _table(task, metric, items, asked), _sentences(asked, number))
+    medians = {one.strategy: one.every.median for one in asked}
+    return FormatsView(title, chance, rows, _table(task, metric, items, asked), _sentences(asked, number), medians)
 
 
 def _asked(strategy: str, cells: list[CellView]) -> Asked | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.report import format as show
 from bench.report.appendix import ended, failures, pair_tables
-from bench.report.belief import Belief, beliefs
+from bench.report.belief import Belief, beliefs, caution
 from bench.report.breakeven import BreakEven, break_evens
 from bench.report.budgets import budget
 from bench.report.claims import Answer, Conclusion, conclude
@@ -134,14 +134,16 @@ def headline(page: Page) -> str:
 
 
 def _section(controls: list[Control], board: Board, conclusion: Conclusion, several: bool) -> Section:
+    believed = beliefs(controls, board, conclusion.pairs, several)
+    against = caution(believed, board.included, conclusion.answer.pick)
     return Section(
         board,
-        conclusion.answer,
+        replace(conclusion.answer, caveat=conclusion.answer.caveat + against),
         leaderboard(board, conclusion.answer.pick, conclusion.standings),
         [task_table(board, task, conclusion.pairs) for task in board.tasks],
         pair_tables(board, conclusion.pairs),
         conclusion.notes,
-        beliefs(controls, board, conclusion.pairs, several),
+        believed,
     )
 
 
