@@ -64,6 +64,8 @@ def asked_of(job: Job) -> dict[str, Any]:
     assert job.probe is not None
     options: dict[str, Any] = getattr(job.probes, job.probe).model_dump(mode="json", exclude={"plant", "strategies"})
     task = job.task.model_dump(mode="json", include=MATERIAL[job.probe])
+    if job.probe == "contamination" and (wordings := job.located.get("wordings")):
+        task["wordings"] = wordings  # what a file holds that no cell trains on, so that no cell's identity has it
     return options | {"material": identity.digest(task, 16)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from rich.console import Console
 from rich.live import Live
@@ -35,7 +35,12 @@ def answer(record: ProbeRecord) -> str:
         return f"{record.formats.metric} {middle:.3f} in the median of {len(values)} ({values[0]:.3f}–{values[-1]:.3f})"
     if record.contamination is not None:
         seen = [check.name for check in record.contamination.checks if check.verdict == "seen"]
-        return f"seen by {', '.join(seen)}" if seen else f"{len(record.contamination.checks)} checks, none sees a leak"
+        # a check without power acquits nobody, so silence is told by its kinds
+        kinds = Counter(check.verdict for check in record.contamination.checks)
+        silent = ", ".join(
+            f"{kinds[kind]} {kind}" for kind in ("not seen", "no power", "not applicable") if kinds[kind]
+        )
+        return f"a leak is seen by {', '.join(seen)}" if seen else f"no leak seen ({silent})"
     return f"{record.outcome.status}: {record.outcome.reason}"
 
 

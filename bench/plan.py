@@ -285,4 +285,4 @@ def make_job(
 def sent(located: Located) -> dict[str, Any]:
     """Where a task's files are, as JSON for a worker in whatever folder."""
     files = {k: [str(Path(p).resolve()) for p in v] for k, v in located.files.items()}
-    return {"source": located.source, "files": files, "fingerprint": located.fingerprint}
+    return {"source": located.source, "files": files, "fingerprint": located.fingerprint, "wordings": located.wordings}

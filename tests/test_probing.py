@@ -15,9 +15,11 @@ from tiny import STRATEGIES, base, context, options, rows
 from bench import plan
 from bench.budget import Meter
 from bench.config import load
+from bench.config.probes import FormatProbe
 from bench.data.rows import read
 from bench.data.sources import Located
-from bench.job import Job
+from bench.job import Job, asked_of
+from bench.live import answer
 from bench.probed import ProbeRecord
 from bench.probes.membership import members
 from bench.records import Result, Status
@@ -65,6 +67,39 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Result]]:
     more = ["strategies=zero_shot,few_shot,lora", "probes.contamination.plant=2"]
     LAST[str(folder)] = more
     return folder, run(folder, *more)
+
+
+def test_a_check_without_power_is_no_acquittal_on_the_screen(done: tuple[Path, list[Result]]) -> None:
+    """Checks that could not tell are counted as such, beside those that would have told."""
+    for (strategy, _, _, probe), record in asked(done[0]).items():
+        if probe == "contamination" and strategy == "zero_shot":
+            assert record.contamination is not None
+            checks = record.contamination.checks
+            silent = sum(check.verdict == "no power" for check in checks)
+            assert silent and f"{silent} no power" in answer(record) and answer(record).startswith("no leak seen (")
+            seen = [checks[0].model_copy(update={"verdict": "seen"}), *checks[1:]]
+            found = record.contamination.model_copy(update={"checks": seen})
+            assert answer(record.model_copy(update={"contamination": found})) == "a leak is seen by overlap"
+
+
+def test_a_changed_file_of_other_wordings_is_asked_again(tmp_path: Path) -> None:
+    """No cell's identity holds it, for nothing is trained on it; what the probe was asked does."""
+    (tmp_path / "said.jsonl").write_text('{"other": "x"}\n' * 500)
+    data = {"data": {"path": str(tmp_path)}, "split": "said", "columns": {"text": "other"}}
+    given = ["probes.contamination.items=20", f"tasks.sst2.pairs={json.dumps(data)}"]
+
+    def order(probe: str) -> Job:
+        job = plan.make(load(tokens(tmp_path, SPLITS, *given, "strategies=zero_shot"))).jobs[0]
+        return job.model_copy(
+            update={"probe": probe, "probes": job.probes.model_copy(update={"formats": FormatProbe()})}
+        )
+
+    before = {probe: order(probe) for probe in ("contamination", "formats")}
+    (tmp_path / "said.jsonl").write_text('{"other": "y"}\n' * 500)
+    after = {probe: order(probe) for probe in before}
+    assert before["contamination"].cell.id == after["contamination"].cell.id
+    assert asked_of(before["contamination"]) != asked_of(after["contamination"])
+    assert asked_of(before["formats"]) == asked_of(after["formats"])
 
 
 def test_every_finished_cell_is_asked(done: tuple[Path, list[Result]]) -> None:

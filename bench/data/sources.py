@@ -35,6 +35,8 @@ class Located:
     source: str
     files: dict[str, tuple[Path, ...]]
     fingerprint: str
+    wordings: str | None = None
+    """The fingerprint of the file under `PAIRS`; None where there is none."""
 
 
 def samples_folder() -> Path:
@@ -146,7 +148,8 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
             files = hub.download(name, task.data, splits)
         else:
             files = _sampled(name, task, splits)
-    return Located(source, files | _pairs(name, task, source, settings), fingerprint(files))
+    pairs = _pairs(name, task, source, settings)
+    return Located(source, files | pairs, fingerprint(files), fingerprint(pairs) if pairs else None)
 
 
 def _pairs(name: str, task: Task, source: str, settings: DataSettings) -> dict[str, tuple[Path, ...]]:
