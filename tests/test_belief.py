@@ -14,7 +14,7 @@ from records_factory import Fake, write_run
 
 from bench.probed import Check, ContaminationFindings, FormatAnswer, FormatFindings, ProbeRecord, Verdict
 from bench.records import Outcome, Status
-from bench.report.belief import beliefs, caution
+from bench.report.belief import beliefs, caution, separable
 from bench.report.claims import conclude
 from bench.report.collect import Run, collect
 from bench.report.contaminated import contamination_table, orders_table, verdict_sentence
@@ -135,6 +135,8 @@ def test_nothing_asked_is_said(tmp_path: Path) -> None:
     run = collect(write_run(tmp_path, Fake(tasks=["sst2"], strategies=["zero_shot", "lora"])))
     [board] = boards(run.cells)
     [belief] = beliefs(planted_controls(run), board, conclude(board).pairs, False)
+    alone = replace(board, rows=board.rows[:1])
+    assert separable(alone, "sst2", []) == "It is the only strategy: it is compared with nothing."
     answers = {question: " ".join(lines) for question, lines in belief.answers}
     assert answers["Does the wording of the prompt matter?"].endswith("probes=formats asks in ten of them.")
     assert answers["Has it seen the test items?"].endswith("probes=contamination asks for it.")
@@ -194,6 +196,10 @@ def test_holm_over_a_cell_takes_weak_alarms_back(tmp_path: Path) -> None:
         (
             "no power",
             "No test item stands in what lora read. Of lora membership tells nothing, neither good nor bad: no",
+        ),
+        (
+            "not applicable",
+            "No test item stands in what lora read. Membership does not apply to lora: nothing was trained or held back.",
         ),
         (
             "not seen",
@@ -275,6 +281,9 @@ def test_a_pool_that_holds_test_items_is_told_apart(tmp_path: Path) -> None:
     """The rows drawn from it may hold none."""
     run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})
     cells = by_strategy(run)
+    order = Check(name="perturbation: option order", family="perturbation", verdict="no power", says="At chance.")
+    cells["lora"][0].probes["contamination"].contamination.checks.append(order)
+    assert "lora, its options in every order: At chance." in verdict_sentence("sst2", cells, "")
     pool = Check(name="overlap: pool", family="overlap", statistic=0.84, verdict="seen", says="Texts.")
     cells["lora"][0].probes["contamination"].contamination.checks.append(pool)
     words = verdict_sentence("sst2", cells, "")

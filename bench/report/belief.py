@@ -111,6 +111,8 @@ def _best(board: Board, task: str) -> Row | None:
 def separable(board: Board, task: str, pairs: list[Pair]) -> str:
     """Which strategies the best cannot be told apart from on this task, and which it is better than."""
     best, own = _best(board, task), [pair for pair in pairs if pair.task == task]
+    if len(board.rows) == 1:
+        return "It is the only strategy: it is compared with nothing."
     if best is None or not own:
         return "Nothing can be compared yet."
     with_best = {

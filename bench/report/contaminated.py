@@ -109,8 +109,8 @@ def orders_table(task: str, by_strategy: dict[str, list[CellView]]) -> Table | N
     return Table(f"{task} in every order of its options", columns, rows, [note, *(few if short else [])])
 
 
-ORDERS = "option order #"
-"""How the answers of each order are named in a probe's record."""
+ORDERS, MOVED = "option order #", "perturbation: option order"
+"""How the answers of each order, and the check over all of them, are named in a probe's record."""
 
 
 def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: str | None) -> str:
@@ -160,21 +160,29 @@ def failed_probes(by_strategy: dict[str, list[CellView]], probe: str) -> list[st
     ]
 
 
+def _all(checks: list[Check], family: str, verdict: Verdict) -> bool:
+    """Whether there are checks of a family, the pool's aside, and all have this verdict."""
+    of = [c for c in checks if c.family == family and c.name != POOL]
+    return bool(of) and all(c.verdict == verdict for c in of)
+
+
 def _silent(checks: dict[str, list[Check]], power: str | None) -> list[str]:
     """Where no check sees a leak: which of them would have told, and that the rest say nothing."""
 
-    def told(name: str, family: str) -> bool:
-        of = [c for c in checks[name] if c.family == family and c.name != POOL]
-        return bool(of) and all(c.verdict == "not seen" for c in of)
-
     # a drop under a perturbation has missed whole leaks (docs/belief.md): its silence acquits nobody
     said = []
-    if clean := [name for name in checks if told(name, "overlap")]:
+    if clean := [name for name in checks if _all(checks[name], "overlap", "not seen")]:
         said.append(f"No test item stands in what {show.listed(clean)} read.")
-    if tested := [name for name in checks if told(name, "membership")]:
+    if tested := [name for name in checks if _all(checks[name], "membership", "not seen")]:
         said.append(f"Membership would have told a leak that matters in {show.listed(tested)} and saw none.")
-    if blind := [name for name in checks if name not in tested]:
+    untrained = [name for name, of in checks.items() if _all(of, "membership", "not applicable")]
+    if untrained:
+        said.append(f"Membership does not apply to {show.listed(untrained)}: nothing was trained or held back.")
+    if blind := [name for name in checks if name not in (*tested, *untrained)]:
         said.append(f"Of {show.listed(blind)} membership tells nothing, neither good nor bad: no power.")
+    for name, of in checks.items():
+        if moved := [c for c in of if c.name == MOVED]:
+            said.append(f"{name}, its options in every order: {moved[0].says}")
     if power is None:
         said.append("No leak was planted here: how small a one would be seen is not known.")
     return said
