@@ -42,7 +42,7 @@ class AutoPrompt(Strategy):
     parameters = "0"
     memory = "the weights, one batch's activations and the gradient of its input embeddings"
     paper = "Shin et al. 2020, AutoPrompt: Eliciting Knowledge from Language Models"
-    needs = Needs(kinds=frozenset(("causal", "masked")), train_labels=2)
+    needs = Needs(kinds=frozenset(("causal", "masked")), train_labels=2, labels=True)
     readouts = ("verbalizer",)
     ranges = {"num_triggers": Choice((3, 5, 10)), "words_per_label": Choice((1, 3, 5))}
     """Triggers 3 to 10, words of a label 1 to 5 (Shin et al. 2020, section 3 and appendix A)."""

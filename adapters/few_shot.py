@@ -51,7 +51,7 @@ class FewShot(Strategy):
     parameters = "0"
     memory = "the weights and the demonstrations' keys and values; no gradients"
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
-    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1)
+    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1, labels=True)
     readouts = ("verbalizer",)
     Options = FewShotOptions
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bench.config.schema import Task
 from bench.space import Log, Space
-from bench.strategy import Options, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,7 @@ class Frozen(Strategy):
     parameters = "C d + C"
     memory = "the weights and one feature vector a row; gradients only where top layers train"
     paper = "Alain & Bengio 2017, Understanding intermediate layers using linear classifier probes"
+    needs = Needs(labels=True)
     readouts = ("head",)
     Options = FrozenOptions
 

@@ -35,7 +35,13 @@ def task_digest(task: Task) -> str:
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
-    later = ((content, "label_cut"), (content, "number"), (content, "cluster"), (content["splits"], "where"))
+    later = (
+        (content, "label_cut"),
+        (content, "number"),
+        (content, "cluster"),
+        (content, "gap"),
+        (content["splits"], "where"),
+    )
     for place, key in later:
         if place[key] is None:
             del place[key]  # so did these

@@ -74,6 +74,8 @@ MATERIAL = {"formats": {"formats"}, "contamination": {"judges", "pairs"}}
 
 
 def probing(job: Job) -> list[Job]:
-    """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only."""
-    names = [name for name in job.probes.asked if name == "contamination" or not job.cell.plant]
+    """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only, and
+    where rows hold the answers there are no prompt formats to vary."""
+    formats = not job.cell.plant and job.task.kind != "prefer"
+    names = [name for name in job.probes.asked if name == "contamination" or formats]
     return [job.model_copy(update={"probe": name}) for name in names]

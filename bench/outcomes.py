@@ -25,6 +25,11 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
         raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
     if context.readout not in strategy.readouts:
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
+    if needs.labels and context.task.kind == "prefer":
+        raise Unsupported(
+            f"{name} needs labels that all rows share, and {context.name} asks which of two answers is preferred: use "
+            "zero_shot, lora or full"
+        )
     if len(context.train) < needs.train_labels:
         raise Unsupported(
             f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"

@@ -49,7 +49,8 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         )
     if probes.formats is not None:
         for task in request.suite.tasks.values():
-            sample(task, probes.formats.number, probes.formats.seed, chat=False)  # too few are told now, not at the end
+            if task.kind != "prefer":  # too few are told now, not at the end
+                sample(task, probes.formats.number, probes.formats.seed, chat=False)
     planted = probes.contamination.strategies if probes.contamination else None
     known = {variant.name: variant for of_task in variants.values() for variant in of_task}
     for name in planted or ():

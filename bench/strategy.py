@@ -59,6 +59,8 @@ class Needs:
     """Kinds of model it works on."""
     train_labels: int = 1
     """Fewest labelled examples it can start with."""
+    labels: bool = False
+    """Whether it needs labels that are the same for every row, as a demonstration or a solved probe does."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,9 @@ class Template(Frozen):
     """A prompt: `pattern` with `{field}` places, and for each label the word whose probability stands for it."""
 
     pattern: str = Field(description="text with {field} places; the label's word follows it directly")
-    verbalizer: dict[Word, Word] = Field(description="label -> its word, leading space included")
+    verbalizer: dict[Word, Word] = Field(
+        default_factory=dict, description="label -> its word, leading space included; none where rows hold the answers"
+    )
     chat: bool = Field(False, description="the pattern is the user's turn of the model's own chat template")
 
 

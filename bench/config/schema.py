@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.config.data import OPTIONS, compiles
 from bench.config.data import DataRef as DataRef
 from bench.config.data import Pairs as Pairs
 from bench.config.data import Splits as Splits
 from bench.config.data import Template as Template
-from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Whole, Word, safe_name
 from bench.config.probes import Probes
+from bench.config.task import Precision as Precision
+from bench.config.task import Task as Task
 from bench.errors import nearest
 
 AXES = ("train_examples", "train_tokens", "train_flops", "train_seconds", "epochs")
@@ -22,121 +21,9 @@ WHOLE_AXES = ("train_examples", "train_tokens", "epochs")
 COUNTS = ("labels", "curve")
 """The two ways to say how many labels a budget has."""
 Readout = Literal["auto", "head", "verbalizer"]
-Metric = Literal["accuracy", "f1", "matthews"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Search = Literal["grid", "halving"]
 FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
-
-
-class Task(Frozen):
-    """One task: rows, columns, labels, prompts and the metric."""
-
-    data: DataRef
-    splits: Splits
-    kind: Literal["classify", "choose"] = Field(
-        "classify", description="the labels are the same for every row, or name the row's own options"
-    )
-    objective: Literal["labels", "language"] = Field(
-        "labels", description="training loss: over the labels' scores, or over every next token of the prompt"
-    )
-    columns: dict[str, str] = Field(
-        description="field -> data column; `label` is the label's column, `options` holds the list of a row's options "
-        "(kind choose), the others are text"
-    )
-    labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
-    label_cut: float | None = Field(
-        None, description="the label's column holds numbers: below it the first label, above the second, at it no row"
-    )
-    number: str | None = Field(
-        None, description="kind choose: regular expression whose group is the right number in the label's column; the "
-        "options are it and wrong numbers computed from it"
-    )  # fmt: skip
-    judges: Literal["meaning", "form"] = Field(
-        "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
-    )
-    pairs: Pairs | None = Field(None, description="other wordings of the test rows, for the contamination probe")
-    templates: list[Template] = Field(min_length=1, description="the first one is used")
-    formats: FormatMaterial | None = Field(None, description="what other prompt formats are made of (probes.formats)")
-    metric: Metric = "accuracy"
-    positive: Word | None = Field(None, description="the label F1 is computed for; by default the last one")
-    limit: int | None = Field(
-        None, ge=1, description="score only this many test rows: one fixed subset, whatever the seed"
-    )
-    cluster: str | None = Field(
-        None, description="field whose equal text makes items one cluster, such as a shared passage; for errors only"
-    )
-    model: str | None = Field(None, description="this task's own model instead of the suite's")
-    strategies: dict[str, dict[str, Any] | None] | None = Field(None, description="this task's own strategies")
-    batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
-    sequence: int | None = Field(None, ge=8, description="longest input in tokens, instead of the suite's")
-    precision: Precision | None = Field(None, description="this task's own precision instead of the suite's")
-
-    @field_validator("number")
-    @classmethod
-    def finds_a_number(cls, value: str | None) -> str | None:
-        """One group, which is the number."""
-        if compiles(value) is not None and re.compile(value or "").groups != 1:
-            raise ValueError("a pattern with one group, the number")
-        return value
-
-    @model_validator(mode="after")
-    def coherent(self) -> Task:
-        if "label" not in self.columns or len(self.columns) < 2:
-            raise ValueError("columns needs 'label' and at least one text field")
-        if self.cluster is not None and self.cluster not in self.fields:
-            close = nearest(self.cluster, self.fields)
-            hint = f"; did you mean '{close}'?" if close else ""
-            raise ValueError(f"cluster is '{self.cluster}', not one of the text fields {self.fields}{hint}")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels has a name twice: {self.labels}")
-        if self.positive is not None and self.positive not in self.labels:
-            raise ValueError(f"positive is '{self.positive}', not one of the labels {self.labels}")
-        if self.metric == "f1" and len(self.labels) != 2:
-            raise ValueError(f"metric f1 is for two labels, got {len(self.labels)}; allowed: accuracy, matthews")
-        for template in self.templates:
-            self._check(template)
-        if self.formats is not None:
-            self.formats.check(self.fields, self.labels)
-        return self
-
-    def _check(self, template: Template) -> None:
-        places = set(re.findall(r"\{(\w+)\}", template.pattern))
-        if stray := places - set(self.fields):
-            raise ValueError(f"pattern names {sorted(stray)}, columns has {sorted(self.fields)}")
-        if not places:
-            raise ValueError("pattern has no {field} place, so every item would read the same")
-        if set(template.verbalizer) != set(self.labels):
-            raise ValueError(f"verbalizer has {sorted(template.verbalizer)}, labels has {sorted(self.labels)}")
-        if len(set(template.verbalizer.values())) != len(self.labels) or "" in template.verbalizer.values():
-            raise ValueError("verbalizer words must be different from each other and not empty")
-
-    @model_validator(mode="after")
-    def of_its_kind(self) -> Task:
-        """What one kind or way of labelling needs and another has not."""
-        if self.kind == "classify" and (self.number is not None or self.data.arithmetic is not None):
-            raise ValueError("number and data.arithmetic make options to choose from: give kind: choose")
-        if self.kind == "choose":
-            if sum((OPTIONS in self.columns, self.number is not None, self.data.arithmetic is not None)) != 1:
-                raise ValueError("kind choose needs one of columns.options, number or data.arithmetic for its options")
-            if bad := [name for name in self.labels if not re.fullmatch(r"\w+", name) or name in self.columns]:
-                raise ValueError(f"with kind choose a label names a field of its own in patterns, got '{bad[0]}'")
-        if self.label_cut is not None and (len(self.labels) != 2 or self.kind != "classify"):
-            raise ValueError(f"label_cut cuts numbers into two labels, got {self.kind} with {len(self.labels)}")
-        if self.pairs is not None and (stray := set(self.pairs.columns) - set(self.text_columns)):
-            raise ValueError(f"pairs.columns names {sorted(stray)}; allowed: {sorted(self.text_columns)}")
-        return self
-
-    @property
-    def text_columns(self) -> dict[str, str]:
-        """Field -> column of the fields that are one text each, in the order the suite wrote them."""
-        apart = ("label", OPTIONS) if self.kind == "choose" else ("label",)
-        return {field: column for field, column in self.columns.items() if field not in apart}
-
-    @property
-    def fields(self) -> list[str]:
-        """Text fields in the order the suite wrote them; a row's options come last, each under its label's name."""
-        return [*self.text_columns, *(self.labels if self.kind == "choose" else [])]
 
 
 class Budget(Frozen):

@@ -50,8 +50,12 @@ def sample(task: Task, number: int, seed: int, chat: bool = True) -> list[Format
     of a chat are passed over and the next ones of the draw take their place, so that both samples share the others.
 
     Raises:
-        UserFault: the grammar holds fewer.
+        UserFault: the grammar holds fewer, or the task has no label words to vary.
     """
+    if task.kind == "prefer":
+        raise UserFault(
+            "prompt formats vary label words, and with kind prefer rows hold the answers; allowed: 1 format"
+        )
     found: list[Format] = []
     for template, described in drawn(task, seed):
         if chat or not template.chat or not found:

@@ -11,6 +11,7 @@ from typing import Any
 from bench.config.data import OPTIONS
 from bench.config.schema import Task
 from bench.data.arithmetic import choice
+from bench.data.preferences import preferences
 from bench.data.sources import PAIRS, Located
 from bench.data.splits import Slice, cut, parse, text_key
 from bench.data.tables import read_columns
@@ -165,6 +166,8 @@ def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) 
         check_texts(column, index, place, task.columns[field_name])
     # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
     texts = {name: [text.strip() for text in column] for name, column in texts.items()}
+    if task.kind == "prefer":
+        return Rows(*preferences(task, texts, values.get(task.columns.get("label", "")), index, place))
     if OPTIONS in task.columns and task.kind == "choose":
         name = task.columns[OPTIONS]
         texts |= choices(values[name], index, task.labels, place, path, name)

@@ -92,13 +92,19 @@ def _short(value: Any) -> str:
 
 def halves(column: list[Any], index: list[int], cut: float, place: str, name: str) -> list[int | None]:
     """0 for a number below the cut, 1 above it, None at it: a rating that leans to neither side has no label."""
-    found: list[int | None] = []
+    numbers = ratings(column, index, place, name, "label_cut")
+    return [None if number == cut else int(number > cut) for number in numbers]
+
+
+def ratings(column: list[Any], index: list[int], place: str, name: str, key: str) -> list[float]:
+    """A column of numbers. Raises `UserFault`, naming the `key` of the task that wants them, for anything else."""
+    found = []
     for row, value in zip(index, column, strict=True):
         number = _number(value)
         if number is None:
             got = "null" if value is None else _short(value)
-            raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed with label_cut: a number")
-        found.append(None if number == cut else int(number > cut))
+            raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed with {key}: a number")
+        found.append(number)
     return found
 
 

@@ -83,7 +83,7 @@ class Numbers(Perturbation):
         return task.data.arithmetic is not None
 
     def apply(self, rows: Rows, task: Task, seed: int) -> list[Variant]:
-        field = next(iter(task.text_columns))
+        field = next(iter(task.text_fields))
         made = [arithmetic.choice(field, task.labels, n, "test", 1 + seed % 2**31) for n in rows.index]
         changed = replace(rows, fields=[fields for fields, _ in made], labels=[right for _, right in made])
         return [Variant(changed, [True] * len(rows))]
@@ -145,7 +145,7 @@ class Wording(Perturbation):
         changed = []
         for fields, row in zip(rows.fields, rows.index, strict=True):
             random = np.random.default_rng([seed % 2**63, row])  # of the row alone: neighbours change nothing
-            changed.append(fields | {name: self.change(fields[name], random) for name in task.text_columns})
+            changed.append(fields | {name: self.change(fields[name], random) for name in task.text_fields})
         return [_invariant(rows, changed)]
 
 

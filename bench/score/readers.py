@@ -19,6 +19,7 @@ from torch import nn
 
 from bench.config.schema import Template
 from bench.data.prompts import fill, words
+from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import backbone, output_head, pool, pooling
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
@@ -117,6 +118,10 @@ class VerbalizerReader:
         """Prompts as ids. One longer than `sequence` loses its front, for the question stands at its end; a chat
         template around it stays whole."""
         return [Encoded(self.fit(self.tokens(fill(self.template, f)))) for f in fields]
+
+    def encode_training(self, rows: Rows) -> list[Encoded]:
+        """What is trained on, as it is read afterwards."""
+        return self.encode(rows.fields)
 
     def tokens(self, text: str) -> list[int]:
         """Ids without special tokens."""
@@ -217,7 +222,11 @@ class HeadReader(nn.Module):
         self.device = next(base.module.parameters()).device
         self.how = pooling(base)
         self.around = around(base) if self.template.chat else None
-        self.head = fresh_head(base.width, context).to(self.device)
+        self.head = fresh_head(base.width, context, self.outputs(context)).to(self.device)
+
+    def outputs(self, context: TaskContext) -> int:
+        """Numbers the head gives of one input."""
+        return context.classes
 
     def through(self, template: Template) -> Self:
         """The same model and head, reading another prompt. Raises `Unsupported` where the head reads bare texts."""
@@ -238,6 +247,10 @@ class HeadReader(nn.Module):
         """Decoders and T5: the prompt, cut from the front; encoders: one text or a sentence pair, longest first cut."""
         limit = min(self.sequence, self.base.max_length or self.sequence)
         return [self.encode_one(f, limit) for f in fields]
+
+    def encode_training(self, rows: Rows) -> list[Encoded]:
+        """What is trained on, as it is read afterwards."""
+        return self.encode(rows.fields)
 
     def encode_one(self, fields: dict[str, str], limit: int) -> Encoded:
         tokenizer = self.base.tokenizer
@@ -274,10 +287,10 @@ class HeadReader(nn.Module):
         return out
 
 
-def fresh_head(width: int, context: TaskContext) -> nn.Linear:
+def fresh_head(width: int, context: TaskContext, outputs: int) -> nn.Linear:
     """A linear layer whose start depends on seed and task only, so that the heads of several tasks are the same in
     whatever order they are made, and the method's own random numbers do not depend on them."""
-    head = nn.utils.skip_init(nn.Linear, width, context.classes)
+    head = nn.utils.skip_init(nn.Linear, width, outputs)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{context.seed} {context.name}".encode()))
     nn.init.normal_(head.weight, std=0.02, generator=generator)
     nn.init.zeros_(head.bias)
@@ -286,9 +299,12 @@ def fresh_head(width: int, context: TaskContext) -> nn.Linear:
 
 
 def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadReader:
-    """The reader of the cell's readout."""
-    from bench.score.cloze import ClozeReader  # it extends the reader of this file
+    """The reader of the task's kind and the cell's readout."""
+    from bench.score.answers import AnswerReader, RewardReader  # they extend the readers of this file
+    from bench.score.cloze import ClozeReader
 
+    if context.task.kind == "prefer":
+        return RewardReader(base, context) if context.readout == "head" else AnswerReader(base, context)
     if context.readout == "head":
         return HeadReader(base, context)
     return ClozeReader(base, context) if base.kind == "masked" else VerbalizerReader(base, context)

@@ -149,7 +149,7 @@ class Taught:
         labels: list[int] = []
         items: list[tuple[str, int]] = []
         for group, (context, reader) in enumerate(zip(self.contexts, self.readers, strict=True)):
-            encoded += [replace(e, group=group) for e in reader.encode(context.train.fields)]
+            encoded += [replace(e, group=group) for e in reader.encode_training(context.train)]
             labels += context.train.labels
             items += [(context.name, row) for row in context.train.index]
         return Examples(encoded, labels, items)
@@ -157,7 +157,7 @@ class Taught:
     def reread(self, context: TaskContext, rows: Rows) -> Examples:
         """Other rows of one of its tasks, as that task's first group."""
         group = next(i for i, one in enumerate(self.contexts) if one.name == context.name)
-        encoded = [replace(e, group=group) for e in self.readers[group].encode(rows.fields)]
+        encoded = [replace(e, group=group) for e in self.readers[group].encode_training(rows)]
         return Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
 
     def heads(self) -> list[nn.Parameter]:
