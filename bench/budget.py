@@ -37,6 +37,8 @@ class Step:
     """FLOPs of forward passes repeated under gradient checkpointing, not part of `flops`."""
     timed: bool
     """Whether it counts for throughput: not while FLOPs were being counted, nor in warm-up."""
+    aside: bool = False
+    """Whether it is work beside optimizer steps, which tells nothing of what the next of those costs."""
 
 
 @dataclass
@@ -114,16 +116,20 @@ class Meter:
         return self._seconds
 
     @contextmanager
-    def step(self, shape: tuple[Any, ...], examples: int) -> Iterator[None]:
+    def step(self, shape: tuple[Any, ...], examples: int, aside: bool = False) -> Iterator[None]:
         """One step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`).
+
+        `aside`: it is not an optimizer step, though it is spent while training.
 
         Raises `RuntimeError` where no watched module was called: a budget of tokens would never be spent.
         """
-        with self.accumulating(examples) as passed, passed(shape):
+        with self.accumulating(examples, aside) as passed, passed(shape):
             yield
 
     @contextmanager
-    def accumulating(self, examples: int) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
+    def accumulating(
+        self, examples: int, aside: bool = False
+    ) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
         """One step of several passes, each inside the context that the given function makes of its shape.
 
         Raises `RuntimeError` as `step` does.
@@ -154,8 +160,8 @@ class Meter:
         if self._handles and self.tokens == before:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
-        timed = not first and len(self.steps) >= WARM_UP_STEPS
-        self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed))
+        timed = not first and not aside and len(self.steps) >= WARM_UP_STEPS
+        self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed, aside))
         self._flops += flops
         self._recomputed += recomputed
         self._seconds += seconds
@@ -201,7 +207,7 @@ class Meter:
             if len(known) == len(shapes):
                 return sum(known)
             return max((s.flops / max(1, s.tokens) for s in self.steps), default=0.0) * tokens
-        last = self.steps[-RECENT_STEPS:]
+        last = [s for s in self.steps if not s.aside][-RECENT_STEPS:]
         recent = [s.seconds for s in last if s.timed] or [s.seconds for s in last]
         return statistics.median(recent) if recent else 0.0
 

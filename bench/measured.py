@@ -154,6 +154,9 @@ class Training(Record):
     """Rows per optimizer step."""
     micro_batch: int | None = None
     """Rows per forward, where a step's gradients were accumulated."""
+    told: dict[str, list[float]] = Field(default_factory=dict)
+    """Name -> one number a step, of what the method itself watched beside its loss, such as how much likelier than
+    before the preferred and the other answers of a batch were."""
 
 
 class Halt(Record):

@@ -30,6 +30,11 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
             f"{name} needs labels that all rows share, and {context.name} asks which of two answers is preferred: use "
             "zero_shot, lora or full"
         )
+    if needs.pairs and context.task.kind != "prefer":
+        raise Unsupported(
+            f"{name} learns which of two answers is preferred, and {context.name} has labels: use lora or full, or a "
+            "task of kind prefer"
+        )
     if len(context.train) < needs.train_labels:
         raise Unsupported(
             f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"

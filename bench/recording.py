@@ -51,6 +51,7 @@ class Recorder:
                 still_improving=still_improving(trained.losses),
                 batch=context.batch,
                 micro_batch=context.micro_batch,
+                told=trained.told,
             )
 
     def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:

@@ -61,6 +61,8 @@ class Needs:
     """Fewest labelled examples it can start with."""
     labels: bool = False
     """Whether it needs labels that are the same for every row, as a demonstration or a solved probe does."""
+    pairs: bool = False
+    """Whether it needs rows that say which of two answers is preferred."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class ParamGroup:
     """Share of the budget at which its schedule begins; before it the rate is zero."""
     ends: float = 1.0
     """Share of the budget at which it has come down to zero."""
+    later: tuple[tuple[float, float, float], ...] = ()
+    """(peak learning rate, begins, ends) of further stages in which the same parameters train."""
 
 
 @dataclass
@@ -185,6 +189,11 @@ class Plan:
     """Encoded examples to one padded batch with a `shape` (rows, padded length)."""
     loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
     """(batch, labels int64 (rows,)) -> scalar loss, mean over rows."""
+    enter: Callable[[int, Meter], bool] | None = None
+    """(group, meter) before the first batch of a group that begins a stage of its own: work on the model as it is then,
+    counted by the meter, such as what it answers before it is changed. False: the budget does not hold it."""
+    told: Callable[[], dict[str, list[float]]] | None = None
+    """Name -> one number a step, of what the method itself watches beside its loss."""
     after_step: Callable[[float], None] | None = None
     """Called with the progress (0..1) between `optimizer.step()` and `zero_grad()`."""
     finish: Callable[[], None] | None = None

@@ -277,6 +277,25 @@ def test_option_orders_are_shown_one_by_one(tmp_path: Path) -> None:
     assert table.notes[-1].startswith("Fewer than 111 items are too few")
 
 
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.002, "with 0.2% of the items): so few can move an accuracy by 0.2% of its items at most."),
+        (0.02, "with 2.0% of the items): do not believe these scores as they stand."),
+    ],
+)
+def test_a_handful_of_common_sentences_is_told_from_a_leak(tmp_path: Path, share: float, words: str) -> None:
+    """CoLA's training sentences hold one or two of its 1,043 test sentences; membership beside it says more."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})
+    cells = by_strategy(run)
+    checks = cells["lora"][0].probes["contamination"].contamination.checks
+    checks[:] = [c for c in checks if c.family != "overlap"]
+    checks.append(Check(name="overlap", family="overlap", statistic=share, verdict="seen", says="Texts."))
+    assert words in verdict_sentence("sst2", cells, "")
+    checks.append(Check(name="membership", family="membership", p=0.001, verdict="seen", says="Learnt."))
+    assert "do not believe" in verdict_sentence("sst2", cells, "")
+
+
 def test_a_pool_that_holds_test_items_is_told_apart(tmp_path: Path) -> None:
     """The rows drawn from it may hold none."""
     run = run_with(tmp_path, {0: [0.4, 0.4, 0.4]})

@@ -42,6 +42,8 @@ CHATML = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 OTHER = Template(pattern="{text}\n\nThat was", verbalizer={"negative": " awful", "positive": " fine"})
+PAIRED = Template(pattern="Somebody wrote this!")
+"""Where rows hold the answers."""
 
 
 @every_cell
@@ -52,15 +54,15 @@ def test_asked_through_its_own_template_it_answers_the_same(name: str, family: s
     if done.refused is not None:
         pytest.skip(done.refused)
     assert done.plan is not None
-    fields, answer = tiny.rows().test.fields, done.plan.answer
+    fields, answer, own = tiny.rows_of(name).test.fields, done.plan.answer, tiny.task_of(name).templates[0]
     if readout == "head" and done.base.kind in ("masked", "encoder"):
         with pytest.raises(
             Unsupported, match="reads the bare text, which no prompt can change: use readout=verbalizer"
         ):
-            answer.through(tiny.task().templates[0])
+            answer.through(own)
         return
-    assert np.array_equal(answer.through(tiny.task().templates[0]).predict(fields, Meter()), done.scores)
-    other = answer.through(OTHER).predict(fields, Meter())
+    assert np.array_equal(answer.through(own).predict(fields, Meter()), done.scores)
+    other = answer.through(PAIRED if STRATEGIES[name].needs.pairs else OTHER).predict(fields, Meter())
     assert other.shape == done.scores.shape and np.isfinite(other).all() and not np.array_equal(other, done.scores)
     assert np.array_equal(answer.predict(fields, Meter()), done.scores)
 
@@ -281,7 +283,14 @@ def taught(name: str, family: str, readout: str, number: int = 3) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in NAMES if "lr" in STRATEGIES[n].Options.model_fields and n not in ("adapter_fusion", "frozen")]
+    "name",
+    [
+        n
+        for n in NAMES
+        if "lr" in STRATEGIES[n].Options.model_fields
+        and n not in ("adapter_fusion", "frozen")
+        and not STRATEGIES[n].needs.pairs  # rows hold the answers, which no format can reword
+    ],
 )
 @pytest.mark.parametrize("readout", ["verbalizer", "head"])
 def test_every_gradient_strategy_trains_on_several_formats(name: str, readout: str) -> None:

@@ -29,5 +29,5 @@ def test_stored_and_loaded_it_answers_the_same(name: str, family: str, readout: 
     fresh.load(tmp_path)
     meter = Meter()
     meter.watch(fresh.seen)  # a probe counts what it asks: what is watched must be what answers
-    np.testing.assert_allclose(fresh.answer.predict(tiny.rows().test.fields, meter), done.scores, atol=1e-5)
+    np.testing.assert_allclose(fresh.answer.predict(tiny.rows_of(name).test.fields, meter), done.scores, atol=1e-5)
     meter.unwatch()

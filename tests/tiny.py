@@ -49,6 +49,31 @@ def rows() -> TaskRows:
     return read("sst2", task(), locate("sst2", task(), "sample", DataSettings(source="sample")))
 
 
+@cache
+def pair_task() -> Task:
+    """Its sentences as pairs, a positive one preferred to a negative one: for what learns from preferences."""
+    raw = task().model_dump(mode="json", exclude={"labels", "templates", "formats", "metric"})
+    columns = {"text": "sentence", "label": "label"}
+    more = {"kind": "prefer", "gap": 1, "columns": columns, "templates": [{"pattern": "A review:"}]}
+    return Task.model_validate(raw | more)
+
+
+@cache
+def pair_rows() -> TaskRows:
+    """64 pairs to train on, 8 to test."""
+    return read("sst2", pair_task(), locate("sst2", pair_task(), "sample", DataSettings(source="sample")))
+
+
+def task_of(name: str) -> Task:
+    """What a strategy is tried on."""
+    return pair_task() if STRATEGIES[name].needs.pairs else task()
+
+
+def rows_of(name: str) -> TaskRows:
+    """Its rows."""
+    return pair_rows() if STRATEGIES[name].needs.pairs else rows()
+
+
 def base(family: str) -> Base:
     """A fresh model with the same random weights every time."""
     return load_base(parse(f"random:{family}"), None, torch.float32)
@@ -57,7 +82,8 @@ def base(family: str) -> Base:
 def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) -> TaskContext:
     """A task as a strategy sees it."""
     chosen: Task = update.pop("task", task())
-    train: Rows = update.pop("train", None) or draw_labels(rows().train, labels, seed, len(chosen.labels))
+    drawn_from = pair_rows() if chosen is pair_task() else rows()
+    train: Rows = update.pop("train", None) or draw_labels(drawn_from.train, labels, seed, len(chosen.labels))
     given = {"batch": BATCH, "sequence": SEQUENCE, **update}
     return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]
 
@@ -119,7 +145,7 @@ def drive(
         base(family),
         Budget(labels=labels, **(axis or {"train_examples": EXAMPLES})),
     )
-    done = Driven(model, context(readout, labels, seed), budget, snapshot(model.module))
+    done = Driven(model, context(readout, labels, seed, task=task_of(name)), budget, snapshot(model.module))
     seed_everything(seed)
     try:
         refuse_what_is_missing(strategy, model, done.context)
@@ -132,7 +158,7 @@ def drive(
         done.meter.watch(plan.seen)
         done.trained = adapt(plan, done.context, done.meter)
         done.meter.unwatch()
-        done.scores = plan.answer.predict(rows().test.fields, Meter())
+        done.scores = plan.answer.predict(rows_of(name).test.fields, Meter())
         done.plan = plan
     except Unsupported as error:
         done.refused = str(error)

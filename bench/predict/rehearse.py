@@ -127,12 +127,12 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
         axis = budget.axis
         raise Unsupported(f"budget.{axis}={getattr(budget, axis):.10g} is too small for one step: raise budget.{axis}")
     heavy = [i for rows in heaviest(executed, examples) for i in rows]
-    plan.examples = lambda: taken(examples, heavy)
+    plan.examples, plan.told = lambda: taken(examples, heavy), None  # what is watched has no values here
     for group in plan.groups:
-        group.lr = 0.0  # a rate changes no shape, and weights with values must not diverge
+        group.lr, group.later = 0.0, ()  # a rate changes no shape, and weights with values must not diverge
     with staged(live, plan):
         groups = Counter(examples.encoded[rows[0]].group for rows in executed)
-        meter = Meter(Budget(train_examples=min(2, max(groups.values())) * len(heavy)))
+        meter = HeavyMeter(Budget(train_examples=min(2, max(groups.values())) * len(heavy)))
         adapt(plan, context, meter)
     if budget.axis in ("train_flops", "train_seconds"):
         return budget.train_flops

@@ -12,6 +12,8 @@ from bench.report.tables import Column, Entry, Table
 from bench.stats.intervals import wilson
 from bench.stats.metrics import SMALLEST, too_few
 
+FEW = 0.01
+"""Share of test items found in what was trained on below which they are named and the scores may stand."""
 POOL = "overlap: pool"
 """The check that looks in all rows that training could have drawn."""
 ORDER: tuple[Verdict, ...] = ("seen", "not seen", "no power", "not applicable")
@@ -127,7 +129,11 @@ def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: s
         return "Contamination was not probed: probes=contamination asks for it."
     seen = [f"{name} ({', '.join(words)})" for name, found in checks.items() if (words := _sights(found))]
     if seen:
-        said = [f"Test items of {task} were seen by {show.listed(seen)}: do not believe these scores as they stand."]
+        most = _most(checks)
+        what = "do not believe these scores as they stand"
+        if most is not None and most < FEW:
+            what = f"so few can move an accuracy by {most:.1%} of its items at most"
+        said = [f"Test items of {task} were seen by {show.listed(seen)}: {what}."]
     else:
         said = _silent(checks, power)
     pools = [c for found in checks.values() for c in found if c.name == POOL and c.verdict == "seen"]
@@ -135,6 +141,12 @@ def verdict_sentence(task: str, by_strategy: dict[str, list[CellView]], power: s
         share = max(c.statistic or 0.0 for c in pools)
         said.append(f"The pool that training rows are drawn from holds {share:.1%} of the test items.")
     return " ".join(said)
+
+
+def _most(checks: dict[str, list[Check]]) -> float | None:
+    """The largest share of test items that was found, where nothing but overlap sees any; else None."""
+    hits = [c for of in checks.values() for c in of if c.verdict == "seen" and c.name != POOL]
+    return None if any(c.family != "overlap" for c in hits) else max(c.statistic or 0.0 for c in hits)
 
 
 def _sights(checks: list[Check]) -> list[str]:

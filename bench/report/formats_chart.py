@@ -55,7 +55,7 @@ def formats_figure(rows: Sequence[FormatRow], title: str, chance: float | None, 
     if not all(dot.trained_on for dot in dots):
         notes.append("Hollow: never trained on.")
     if any(dot.degenerate for dot in dots):
-        notes.append("A cross: every item got the same label.")
+        notes.append("A cross: every item got the same label in some seed.")
     return Figure(title, wide, narrow, f"{title}. {words}", " ".join(notes))
 
 

@@ -9,7 +9,7 @@ equation 1), so whatever strategy trains under a head trains a reward model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -29,6 +29,8 @@ class Answered(Encoded):
     """A prompt and the answers that are read after it."""
 
     answers: tuple[tuple[int, ...], ...] = ()
+    place: int = 0
+    """Which of the rows it was encoded with it is: what was noted of that row is found by it."""
 
     @property
     def length(self) -> int:
@@ -48,7 +50,8 @@ class AnswerReader(VerbalizerReader):
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
         """Both answers of every row."""
-        return [self.answered(fill(self.template, f), [f[name] for name in ANSWERS]) for f in fields]
+        both = [self.answered(fill(self.template, f), [f[name] for name in ANSWERS]) for f in fields]
+        return [replace(one, place=place) for place, one in enumerate(both)]
 
     def encode_training(self, rows: Rows) -> list[Encoded]:
         """The preferred answer of every row, which is all that supervised fine-tuning sees."""
@@ -91,6 +94,7 @@ class AnswerReader(VerbalizerReader):
         batch.extra["positions"] = (starts.unsqueeze(1) + torch.arange(width)) * real
         batch.extra["targets"] = pad([list(answer) for _, answer in pairs], 0, width)
         batch.extra["real"] = real
+        batch.extra["place"] = torch.tensor([e.place for e in encoded if isinstance(e, Answered)])
         return self.to_device(batch)
 
     def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:

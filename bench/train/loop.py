@@ -30,6 +30,10 @@ class Trained:
     learning_rate: float | None = None
     read: set[tuple[str, int]] = field(default_factory=set)
     """Labelled items trained on: task and row number."""
+    told: dict[str, list[float]] = field(default_factory=dict)
+    """What the method itself watched, one number a step of its stage."""
+    entered: set[int] = field(default_factory=set)
+    """Groups whose stage has begun."""
 
 
 def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
@@ -88,13 +92,28 @@ class Training:
         left = fitting(self.plan, self.examples, self.order, self.meter)
         while share >= 1 or self.meter.progress < share:
             rows = next(left, None)
-            if rows is None or not self.step(rows):
+            if rows is None or not self.enters(rows) or not self.step(rows):
+                if self.plan.told is not None:
+                    self.done.told = self.plan.told()
                 if self.plan.finish is not None:
                     self.plan.finish()
                 self.plan.module.eval()
                 return True
         self.plan.module.eval()
         return False
+
+    def enters(self, rows: list[int]) -> bool:
+        """Begin the stage of these rows' group, where that is its first; False where the budget does not hold it."""
+        group, plan, entered = self.examples.groups[rows[0]], self.plan, self.done.entered
+        if plan.enter is None or group in entered:
+            return True
+        if entered:
+            self.optimizer.restart()
+        entered.add(group)
+        assert plan.module is not None
+        held = plan.enter(group, self.meter)
+        plan.module.train()
+        return held
 
     def step(self, rows: list[int]) -> bool:
         """One optimizer step over these rows; not taken, and False, where it would overshoot the budget."""

@@ -16,11 +16,11 @@ CLIP = 1.0
 def schedule(progress: float, begins: float = 0.0, ends: float = 1.0) -> float:
     """Factor on the learning rate at this share of the budget: linear warm-up, then linear decay to zero.
 
-    Over the part from `begins` to `ends`; zero outside of it.
+    Over the part from `begins` to `ends`; zero outside of it, and everywhere where that part is empty.
     """
-    progress = (progress - begins) / (ends - begins)
-    if progress < 0:
+    if progress < begins or ends <= begins:
         return 0.0
+    progress = (progress - begins) / (ends - begins)
     if progress < WARM_UP:
         return progress / WARM_UP
     return max(0.0, (1.0 - progress) / (1.0 - WARM_UP))
@@ -39,7 +39,7 @@ class Optimizer:
         self.whole = {id(p): p.detach().float() for p in self.params if p.dtype in (torch.bfloat16, torch.float16)}
         for copy in self.whole.values():
             copy.requires_grad_(True)
-        self.spans = [(g.lr, g.begins, g.ends) for g in plan.groups]
+        self.spans = [[(g.lr, g.begins, g.ends), *g.later] for g in plan.groups]
         groups = [
             {"params": [self.whole.get(id(p), p) for p in g.params], "lr": g.lr, "weight_decay": g.weight_decay}
             for g in plan.groups
@@ -58,8 +58,8 @@ class Optimizer:
 
     def step(self, progress: float) -> None:
         """One update at the rates of this share of the budget, gradients clipped together."""
-        for group, (lr, begins, ends) in zip(self.inner.param_groups, self.spans, strict=True):
-            group["lr"] = lr * schedule(progress, begins, ends)
+        for group, spans in zip(self.inner.param_groups, self.spans, strict=True):
+            group["lr"] = sum(lr * schedule(progress, begins, ends) for lr, begins, ends in spans)
         nn.utils.clip_grad_norm_(self.params, CLIP)
         for parameter in self.params:
             if (copy := self.whole.get(id(parameter))) is not None:
@@ -69,6 +69,10 @@ class Optimizer:
             for parameter in self.params:
                 if (copy := self.whole.get(id(parameter))) is not None:
                     parameter.copy_(copy)
+
+    def restart(self) -> None:
+        """Forget the moments of a stage that is over: another loss has gradients of another size."""
+        self.inner.state.clear()
 
     def zero_grad(self) -> None:
         """Forget the gradients of weights and copies."""

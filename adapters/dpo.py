@@ -1,0 +1,86 @@
+"""Direct preference optimisation: a policy learns pairs of answers without a reward model. IPO is an option of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bench.space import Log
+from bench.strategy import Needs, Options, Plan, Strategy, TaskContext
+
+if TYPE_CHECKING:
+    import torch
+
+    from bench.models.base import Base
+    from bench.train.policies import Pairs
+
+
+class PreferenceOptions(Options):
+    """What the strategies that train a policy on preferences share. The policy is LoRA's."""
+
+    lr: float = Field(2e-4, gt=0)
+    """Peak learning rate of the preference stage. No one rate is published for factors (1e-6 for whole models: Rafailov
+    et al. 2023, appendix B)."""
+    beta: float = Field(0.1, gt=0)
+    """How dear it is to leave the reference: weight of the log-ratio (Rafailov et al. 2023, appendix B: 0.1)."""
+    supervised: float = Field(0.25, ge=0, lt=1)
+    """Share of the budget that fine-tunes on the preferred answers first; the reference is what it leaves."""
+    supervised_lr: float = Field(5e-4, gt=0)
+    """Peak learning rate of that first stage, as lora's."""
+    r: int = Field(8, ge=1)
+    """Rank of the factors."""
+    lora_alpha: int = Field(16, ge=1)
+    """The update is scaled by lora_alpha / r."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get factors, as lora's."""
+
+
+class DPOOptions(PreferenceOptions):
+    """Options of `dpo`."""
+
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """`sigmoid`: DPO. `ipo`: (difference of the log-ratios - 1 / (2 beta)) squared (Azar et al. 2023, equation 17)."""
+    per_token: bool = False
+    """Log-ratios are means over an answer's tokens, as TRL has them for `ipo`; then beta is one of means."""
+
+
+class DPO(Strategy):
+    """-log sigmoid(beta (log-ratio of the preferred answer - that of the other)) (Rafailov et al. 2023, equation 7)."""
+
+    family = "preference tuning"
+    trains = "low-rank factors, on pairs of answers"
+    parameters = "r (in + out) a linear layer"
+    memory = (
+        "as lora, for both answers of a pair at once; two numbers a pair and the factors once more for the reference"
+    )
+    paper = "Rafailov et al. 2023, Direct Preference Optimization"
+    needs = Needs(kinds=frozenset(("causal",)), pairs=True)
+    readouts = ("verbalizer",)
+    ranges = {"lr": Log(5e-5, 1e-3)}
+    """No range is published for factors; these are the decades around lora's own rates."""
+    Options = DPOOptions
+
+    def prepare(self, base: Base, context: TaskContext, options: DPOOptions) -> Plan:
+        from bench.train.policies import preferring_plan
+        from bench.train.preference import dpo
+
+        def loss(pairs: Pairs) -> torch.Tensor:
+            four = (pairs.chosen, pairs.rejected, pairs.reference_chosen, pairs.reference_rejected)
+            return dpo(*four, options.beta, options.loss, pairs.lengths if options.per_token else None)
+
+        plan = supervised_plan(base, context, options)
+        return preferring_plan(base, context, plan, loss, options.beta, options.supervised, options.lr)
+
+
+def supervised_plan(base: Base, context: TaskContext, options: Any) -> Plan:
+    """LoRA on the preferred answers, at the first stage's rate."""
+    from peft import LoraConfig
+
+    from bench.train.plans import peft_plan
+
+    config = LoraConfig(r=options.r, lora_alpha=options.lora_alpha, target_modules=options.target_modules)
+    return peft_plan(base, context, config, options.supervised_lr)
+
+
+strategy = DPO()
