@@ -183,6 +183,10 @@ def test_holm_over_a_cell_takes_weak_alarms_back(tmp_path: Path) -> None:
     split = control.at(8)[0]
     twice = [membership(0.04), membership(0.04, name="membership again")]
     assert not replace(split, checks=twice).sees("membership")
+    pool = Check(name="overlap: pool", family="overlap", statistic=0.03, verdict="seen", says="Texts.")
+    drawn = pool.model_copy(update={"name": "overlap"})
+    assert not replace(split, checks=[pool]).sees("overlap"), "the cell may have drawn none of it"
+    assert replace(split, checks=[drawn]).sees("overlap")
     assert replace(split, checks=twice[:1]).sees("membership")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.probed import Check, ContaminationFindings
 from bench.report import format as show
 from bench.report.collect import CellView, Run
+from bench.report.contaminated import POOL
 from bench.report.tables import Column, Entry, Table
 from bench.stats.contamination import LEVEL, against_twin
 from bench.stats.pairs import holm
@@ -36,10 +37,17 @@ class Split:
         return min((c.p for c in self.checks if c.family == family and c.p is not None), default=None)
 
     def sees(self, family: str) -> bool:
-        """Whether a check of the family says `seen`; a test does where it holds after Holm over the cell's checks."""
+        """Whether a check of the family says `seen`; a test does where it holds after Holm over the cell's checks.
+
+        What the pool holds is no sight: the cell may have drawn none of it.
+        """
         tested = [c for c in self.checks if c.p is not None]
         adjusted = dict(zip(map(id, tested), holm([c.p for c in tested if c.p is not None]), strict=True))
-        return any(c.verdict == "seen" and adjusted.get(id(c), 0.0) <= LEVEL for c in self.checks if c.family == family)
+        return any(
+            c.verdict == "seen" and adjusted.get(id(c), 0.0) <= LEVEL
+            for c in self.checks
+            if c.family == family and c.name != POOL
+        )
 
 
 @dataclass(frozen=True)

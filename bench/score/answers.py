@@ -38,6 +38,19 @@ class Answered(Encoded):
         return len(self.ids) + max(map(len, self.answers))
 
 
+def shortened(
+    prompt: list[int], answers: list[list[int]], room: int, least: int
+) -> tuple[list[int], list[list[int]], bool]:
+    """A prompt without its front and answers without their ends, so that both fit `room` together; whether any was cut.
+
+    Of a prompt the last `least` tokens stay, where it has as many.
+    """
+    kept = max(least, room - max(map(len, answers)))
+    short = prompt[max(0, len(prompt) - kept) :]
+    cut = [answer[: room - len(short)] for answer in answers]
+    return short, cut, len(short) < len(prompt) or cut != answers
+
+
 class AnswerReader(VerbalizerReader):
     """Summed log-probability of each answer's tokens after the prompt, for causal models."""
 
@@ -65,15 +78,12 @@ class AnswerReader(VerbalizerReader):
         room = min(self.sequence, self.base.max_length or self.sequence) - around
         if room < 2:
             raise Unsupported(f"what stands around every prompt leaves no token of {self.sequence}: raise sequence")
-        ids = self.tokens(prompt)
         # one token of the prompt at least: the first token of an answer is predicted from what stands before it
-        longest = max(map(len, answers))
-        kept = max(1 if ids and not around else 0, room - longest)
-        self.truncated += len(ids) > kept or longest > room - min(kept, len(ids))
-        ids = ids[max(0, len(ids) - kept) :]
+        ids, answers, cut = shortened(self.tokens(prompt), answers, room, 0 if around else 1)
+        self.truncated += cut
         if not ids and not around:
             raise Unsupported("the prompt is empty and the model has no token to begin with: write a pattern")
-        return Answered(self.surround(ids), answers=tuple(tuple(a[: room - len(ids)]) for a in answers))
+        return Answered(self.surround(ids), answers=tuple(map(tuple, answers)))
 
     @property
     def stop(self) -> list[int]:
@@ -132,22 +142,27 @@ class RewardReader(HeadReader):
         return [Answered([], answers=tuple(self.one(f, f[name], limit) for name in ANSWERS)) for f in fields]
 
     def one(self, fields: dict[str, str], answer: str, limit: int) -> tuple[int, ...]:
-        """Prompt and one answer as ids, cut from the front to `limit`."""
+        """Prompt and one answer as ids. To fit `limit` a prompt loses its front and an answer its end."""
         tokenizer, prompt = self.base.tokenizer, fill(self.template, fields)
         if self.base.kind not in READ_PROMPTS:
             text = f"{prompt}\n{answer}" if fields.keys() - set(ANSWERS) else answer
             ids = tokenizer(text)["input_ids"]
             self.truncated += len(ids) > limit
             return tuple(ids if len(ids) <= limit else tokenizer(text, truncation=True, max_length=limit)["input_ids"])
-        before, after = self.around or ([], [])
-        # apart, as a policy reads them: joining the texts may move the token boundary
-        parts = [
-            tokenizer(prompt, add_special_tokens=self.around is None)["input_ids"],
-            tokenizer(answer, add_special_tokens=False)["input_ids"],
-        ]
-        ids = [*before, *parts[0], *after, *parts[1]]
-        self.truncated += len(ids) > limit
-        return tuple(ids[max(0, len(ids) - limit) :])
+        # prompt and answer apart, as a policy reads them: joining the texts may move the token boundary
+        parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer)]
+        before, between, after = self.edges()
+        room = limit - len(before) - len(between) - len(after)
+        asked, told, cut = shortened(parts[0], [parts[1]], room, 1)
+        self.truncated += cut
+        return (*before, *asked, *between, *told[0], *after)
+
+    def edges(self) -> tuple[list[int], list[int], list[int]]:
+        """Special tokens before the prompt, between it and the answer, and after both."""
+        if self.around is not None:
+            return *self.around, []
+        special: list[int] = self.base.tokenizer("")["input_ids"]
+        return ([], [], special) if self.base.kind == "seq2seq" else (special, [], [])
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """A row an answer."""
