@@ -185,7 +185,7 @@ def clusters_seeds_coverage(level: float, size: int = 4, seeds: int = 3) -> Figu
 
 def guessed(right: NDArray[np.bool_], random: np.random.Generator) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Labels, `POSITIVE` of them 1, and the guesses that are right where `right` (n,) says so."""
-    labels = np.where(random.random(right.shape) < POSITIVE, 1, 0)
+    labels = np.where(random.random(right.shape[-1]) < POSITIVE, 1, 0)
     return labels, np.where(right, labels, 1 - labels)
 
 
