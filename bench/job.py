@@ -54,7 +54,9 @@ class Job(Record):
     """What was foretold, for the record."""
     probes: Probes = Field(default_factory=Probes)
     """What it is asked once it is finished."""
-    probe: Literal["formats", "contamination"] | None = None
+    others: list[SourceJob] = Field(default_factory=list)
+    """Tasks it is asked about though it is not tuned for them (`probes.retention`)."""
+    probe: Literal["formats", "contamination", "retention"] | None = None
     """Which of them this order is for; None: the cell itself."""
 
 
@@ -63,6 +65,10 @@ def asked_of(job: Job) -> dict[str, Any]:
     cells' business. A record of the same is not asked for again."""
     assert job.probe is not None
     options: dict[str, Any] = getattr(job.probes, job.probe).model_dump(mode="json", exclude={"plant", "strategies"})
+    if job.probe == "retention":
+        return options | {
+            "tasks": {o.name: [identity.task_digest(o.task), o.located["fingerprint"]] for o in job.others}
+        }
     task = job.task.model_dump(mode="json", include=MATERIAL[job.probe])
     if job.probe == "contamination" and (wordings := job.located.get("wordings")):
         task["wordings"] = wordings  # what a file holds that no cell trains on, so that no cell's identity has it
@@ -74,8 +80,12 @@ MATERIAL = {"formats": {"formats"}, "contamination": {"judges", "pairs"}}
 
 
 def probing(job: Job) -> list[Job]:
-    """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only, and
-    where rows hold the answers there are no prompt formats to vary."""
-    formats = not job.cell.plant and job.task.kind != "prefer"
-    names = [name for name in job.probes.asked if name == "contamination" or formats]
+    """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only; where
+    rows hold the answers there are no prompt formats to vary, and in a run of one task no other one to ask about."""
+    asked = {
+        "contamination": True,
+        "formats": not job.cell.plant and job.task.kind != "prefer",
+        "retention": not job.cell.plant and bool(job.others),
+    }
+    names = [name for name in job.probes.asked if asked[name]]
     return [job.model_copy(update={"probe": name}) for name in names]

@@ -41,6 +41,9 @@ def answer(record: ProbeRecord) -> str:
             f"{kinds[kind]} {kind}" for kind in ("not seen", "no power", "not applicable") if kinds[kind]
         )
         return f"a leak is seen by {', '.join(seen)}" if seen else f"no leak seen ({silent})"
+    if record.retention is not None:
+        changes = [f"{one.task} {one.change:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in record.retention.tasks]
+        return f"accuracy on {', '.join(changes)}"
     return f"{record.outcome.status}: {record.outcome.reason}"
 
 

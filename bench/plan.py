@@ -276,10 +276,29 @@ def make_job(
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
         threads=settings.threads,
         probes=request.suite.probes,
+        others=[
+            SourceJob(name=n, task=tasks[n], located=sent(located[n]))
+            for n in asked_besides(request.suite, cell.task, others)
+        ],
         keep_adapters=settings.keep_adapters,
         memory_gib=cell.budget.get("memory_gib"),
         micro_batch=None if cell.micro_batch == "auto" else cell.micro_batch,
     )
+
+
+def asked_besides(suite: Suite, task: str, sources: list[str]) -> list[str]:
+    """The other tasks a cell is asked about: those with labels, of the same model, that it does not train on."""
+    asked = suite.probes.retention
+    if asked is None:
+        return []
+    return [
+        name
+        for name, other in suite.tasks.items()
+        if name not in (task, *sources)
+        and (asked.tasks is None or name in asked.tasks)
+        and other.kind != "prefer"
+        and other.model == suite.tasks[task].model
+    ]
 
 
 def sent(located: Located) -> dict[str, Any]:

@@ -115,13 +115,42 @@ class ContaminationFindings(Record):
     notes: list[str] = Field(default_factory=list)
 
 
+class Retained(Record):
+    """One task a cell was not tuned for: what its base answered, and what the tuned model does."""
+
+    task: str
+    items: list[int]
+    """Row numbers of the test items asked."""
+    before: list[bool]
+    """Whether the base answers each right, in the task's own prompt."""
+    after: list[bool]
+    """Whether the tuned model does."""
+    chance: float
+    """Accuracy of the best constant answer on these items."""
+    low: float
+    """Of the change of accuracy, with its 95% interval over items (Newcombe 1998, method 10)."""
+    high: float
+
+    @property
+    def change(self) -> float:
+        """Accuracy after less accuracy before."""
+        return (sum(self.after) - sum(self.before)) / len(self.items)
+
+
+class RetentionFindings(Record):
+    """Tasks a cell was not tuned for, asked before and after."""
+
+    tasks: list[Retained]
+    notes: list[str] = Field(default_factory=list)
+
+
 class ProbeRecord(Record):
     """`probes/<name>.json` beside a cell's record."""
 
     schema_version: int = PROBE_VERSION
     cell: str
     """The cell's id."""
-    probe: Literal["formats", "contamination"]
+    probe: Literal["formats", "contamination", "retention"]
     asked: dict[str, Any]
     """The probe's options with defaults filled in; the same options are not asked again."""
     outcome: Outcome
@@ -129,4 +158,5 @@ class ProbeRecord(Record):
     """What it cost: never part of the cell's own phases."""
     formats: FormatFindings | None = None
     contamination: ContaminationFindings | None = None
+    retention: RetentionFindings | None = None
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -6,19 +6,20 @@ import sys
 import tempfile
 import traceback
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.budget import Meter
-from bench.data.rows import Rows, TaskRows
+from bench.data.rows import Rows, TaskRows, limited
 from bench.job import Job, asked_of
 from bench.measure.environment import cores, environment
 from bench.models.build import build
 from bench.models.piecewise import place
 from bench.outcomes import outcome_of
-from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord
+from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord, RetentionFindings
 from bench.recording import foreign
 from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted, Calibrated
@@ -50,6 +51,8 @@ class Asked(Cell):
         with self.ledger.phase("probe", meter):
             if self.job.probe == "formats":
                 return {"formats": self.formats(plan, context, rows, meter)}
+            if self.job.probe == "retention":
+                return {"retention": self.retention(plan, meter)}
             return {"contamination": self.contamination(plan, context, rows, meter)}
 
     def formats(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> FormatFindings:
@@ -74,7 +77,7 @@ class Asked(Cell):
         reads = plan.labels_used != 0 or job.cell.budget.get("trials") is not None
         pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
         template = context.task.templates[0]
-        base = Remembered(Base(lambda: self.base_answer(context, meter)), folder_of(job), template)
+        base = Remembered(Base(lambda: self.base_answer(context, meter)), folder_of(job, job.task.labels), template)
         subject = Subject(
             plan.answer,
             context,
@@ -86,6 +89,29 @@ class Asked(Cell):
             dose=job.cell.plant,
         )
         return examine(subject, asked, meter)
+
+    def retention(self, plan: Plan, meter: Meter) -> RetentionFindings:
+        """What became of tasks the cell was not tuned for. Raises `Unsupported` where nothing can have been lost."""
+        from bench.probes.remembered import Base, Remembered, folder_of
+        from bench.probes.retention import elsewhere, retained
+
+        asked = self.job.probes.retention
+        assert asked is not None
+        if not plan.groups and plan.search is None:
+            raise Unsupported("nothing was trained, so nothing can have been forgotten: ask a tuned strategy")
+        if self.job.cell.readout == "head":
+            raise Unsupported("under a head no other task's prompt can be answered: use readout=verbalizer")
+        found = []
+        for other in self.job.others:
+            context = self.seen(other.name, other.task, Rows([], [], []))
+            test = limited(rows_of(other.name, other.task, other.located).test, asked.items)
+            base = Remembered(
+                Base(partial(self.base_answer, context, meter)),
+                folder_of(self.job, other.task.labels),
+                other.task.templates[0],
+            )
+            found.append(retained(elsewhere(plan.answer, context), base, context, test, meter))
+        return RetentionFindings(tasks=found)
 
     def base_answer(self, context: TaskContext, meter: Meter) -> Adapted:
         """The base without adaptation, asked in the cell's own readout and watched by the probe's meter."""

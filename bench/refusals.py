@@ -51,6 +51,9 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         for task in request.suite.tasks.values():
             if task.kind != "prefer":  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
+    for name in (probes.retention.tasks if probes.retention else None) or ():
+        if name not in request.suite.tasks:
+            raise unknown("task in probes.retention.tasks", name, request.suite.tasks)
     planted = probes.contamination.strategies if probes.contamination else None
     known = {variant.name: variant for of_task in variants.values() for variant in of_task}
     for name in planted or ():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
 from bench.config.formats import FormatMaterial, Wording
-from bench.config.probes import ContaminationProbe, FormatProbe, Probes
+from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe
 from bench.config.schema import (
     AXES,
     COUNTS,
@@ -188,6 +188,7 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "formats": FormatMaterial if loc[:1] == ("tasks",) else FormatProbe,
         "wordings": Wording,
         "contamination": ContaminationProbe,
+        "retention": RetentionProbe,
     }
     here = model
     for part in loc:

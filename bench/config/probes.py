@@ -55,11 +55,25 @@ class ContaminationProbe(Frozen):
         return self
 
 
+class RetentionProbe(Frozen):
+    """What tuning on one task did to others: the alignment tax, and forgetting."""
+
+    items: int = Field(100, ge=20, description="test items of every other task, first in hash order")
+    tasks: list[Word] | None = Field(None, description="other tasks that are asked; by default all of the run")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def comma_separated(cls, value: Any) -> Any:
+        """`cola,rte` is a list of two."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
 class Probes(Frozen):
     """Which probes run on every cell that is ok."""
 
     formats: FormatProbe | None = Field(None, description="prompt-format variance")
     contamination: ContaminationProbe | None = Field(None, description="has the cell seen its test items?")
+    retention: RetentionProbe | None = Field(None, description="what became of tasks the cell was not tuned for")
 
     @model_validator(mode="before")
     @classmethod

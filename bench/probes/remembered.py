@@ -24,10 +24,10 @@ from bench.store import write_atomically
 from bench.strategy import Answerer
 
 
-def folder_of(job: Job) -> Path:
+def folder_of(job: Job, labels: Sequence[str]) -> Path:
     """Where answers of this job's base are kept: by all that can change them but the prompt, which names the file."""
     cell = job.cell
-    made_by = [cell.model_fingerprint, cell.readout, cell.precision, cell.device, cell.sequence, job.task.labels]
+    made_by = [cell.model_fingerprint, cell.readout, cell.precision, cell.device, cell.sequence, labels]
     return cache_dir() / "answers" / identity.digest([made_by, identity.NUMERICS, identity.code_digest()], 24)
 
 

@@ -12,6 +12,7 @@ from bench.report.compare import Pair
 from bench.report.contaminated import contamination_table, failed_probes, orders_table, verdict_sentence
 from bench.report.formats_view import FormatsView, formats_view
 from bench.report.planted import Control, sentences
+from bench.report.retention import changes, retention_sentences, retention_table
 from bench.report.summary import Board, Row
 from bench.report.tables import Table
 
@@ -56,8 +57,13 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
     ]
     if power:
         answers.append(("Would the checks have noticed a leak?", power))
+    moved = changes(cells)
+    if moved:
+        answers.append(("What did it forget?", retention_sentences(task, moved)))
+    elif reasons := failed_probes(cells, "retention"):
+        answers.append(("What did it forget?", [f"No cell could be asked about other tasks: {reasons[0]}"]))
     title = f"{task} ({board.title})" if several else task
-    tables = [orders_table(task, cells), contamination_table(task, cells)]
+    tables = [orders_table(task, cells), contamination_table(task, cells), retention_table(task, moved)]
     return Belief(task, title, answers, formats, [table for table in tables if table], own)
 
 

@@ -45,6 +45,11 @@ def score(value: float | None) -> str:
     return ABSENT if number is None else f"{number:.3f}".replace("-0.000", "0.000")
 
 
+def signed(change: float) -> str:
+    """A change of a score with its sign and three decimals."""
+    return f"{change:+.3f}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """A 95% interval, `[0.890, 0.930]`; where there is none, the words."""
     if finite(low) is None or finite(high) is None:

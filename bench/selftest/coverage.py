@@ -16,6 +16,7 @@ from bench.selftest.figures import Figure
 from bench.stats.confusion import formula, leave_one_out
 from bench.stats.intervals import bootstrap_bca, bootstrap_items, mean_of, wilson
 from bench.stats.metrics import SMALLEST, SMALLEST_OVER_SEEDS, pearson, spearman, value
+from bench.stats.pairs import paired_change
 from bench.stats.seeds import BOUNDS, clustered_interval, seeds_ends, seeds_interval
 
 LOW, HIGH = 0.93, 0.97
@@ -204,6 +205,20 @@ def two_seeds_coverage(level: float) -> Figure:
                 hits += int(((low <= accuracy) & (accuracy <= high)).sum())
             values[f"{n} items, accuracy {accuracy}"] = hits / SEED_DRAWS
     return Figure("coverage: mean over two seeds", values)
+
+
+def change_coverage(level: float) -> Figure:
+    """Simulated coverage of the change of an accuracy on the same items, by which retention is told (Newcombe's)."""
+    values, random = {}, np.random.default_rng(7)
+    for n in (SMALLEST["accuracy"], *SIZES):
+        for before, after in ((0.5, 0.5), (0.8, 0.6), (0.8, 0.78), (0.95, 0.9)):
+            limits, hits = stats.norm.ppf([before, after]), 0
+            for _ in range(DRAWS):
+                latent = ALIKE**0.5 * random.standard_normal(n) + (1 - ALIKE) ** 0.5 * random.standard_normal((2, n))
+                found = paired_change(latent[0] < limits[0], latent[1] < limits[1], level)
+                hits += found.low <= after - before <= found.high
+            values[f"{n} items, accuracy {before} to {after}"] = hits / DRAWS
+    return Figure("coverage: change on the same items (Newcombe)", values, LOW, HIGH)
 
 
 def correlation_coverage(metric: str, n: int, level: float) -> Figure:

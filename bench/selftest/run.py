@@ -74,6 +74,7 @@ def orders(asked: Options) -> list[Callable[[], Figure]]:
         made += [partial(coverage.clusters_seeds_coverage, asked.level)]
         made += [partial(coverage.clusters_coverage, metric, asked.level) for metric in ("accuracy", "f1", "matthews")]
         made += [partial(coverage.tasks_coverage, asked.level), partial(coverage.two_seeds_coverage, asked.level)]
+        made += [partial(coverage.change_coverage, asked.level)]
     if "correlations" in asked.parts:
         made += [
             partial(coverage.correlation_coverage, metric, n, asked.level)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bench.stats.intervals import Interval, wilson
 from bench.stats.power import detectable, detectable_over_seeds
 
 
@@ -55,6 +56,33 @@ def holm(p_values: ArrayLike) -> NDArray[np.floating]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
     return adjusted
+
+
+def paired_change(before: ArrayLike, after: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval of the change of a proportion on the same items (Newcombe 1998, Statistics in Medicine 17, method 10).
+
+    Wilson's ends of both proportions, squared and added with their correlation. `before` and `after` are (n,) booleans.
+    Raises `ValueError` for unequal or empty input.
+    """
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    n = first.size
+    if first.shape != second.shape or n == 0:
+        raise ValueError(f"paired_change needs two vectors of one length above 0, got {first.shape} and {second.shape}")
+    a, d = int((first & second).sum()), int((~first & ~second).sum())
+    b, c = int((first & ~second).sum()), int((~first & second).sum())
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    product = float(a * d - b * c)
+    if product > 0:  # a correction for continuity, on this side only
+        product = max(0.0, product - n / 2)
+    shared = product / math.sqrt(margins) if margins else 0.0
+    old, new = wilson(a + b, n, level), wilson(a + c, n, level)
+    p, q = (a + b) / n, (a + c) / n
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one - 2 * shared * one * other + other * other))
+
+    change = q - p
+    return Interval(change - reach(q - new.low, old.high - p), change + reach(new.high - q, p - old.low), "newcombe")
 
 
 @dataclass(frozen=True)
