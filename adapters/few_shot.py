@@ -51,7 +51,7 @@ class FewShot(Strategy):
     parameters = "0"
     memory = "the weights and the demonstrations' keys and values; no gradients"
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
-    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1, labels=True)
+    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1, labels=True, writes=True)
     readouts = ("verbalizer",)
     Options = FewShotOptions
 
@@ -72,6 +72,8 @@ class FewShot(Strategy):
         k = len(context.train) if options.k == "all" else options.k
         if k > len(context.train):
             raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
+        if context.task.kind == "generate":
+            return written(base, context, options, k)
         shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
         pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)
         random = options.selection == "random"
@@ -98,6 +100,19 @@ class FewShot(Strategy):
             notes=notes,
             redrawn=redrawn if random else None,
         )
+
+
+def written(base: Base, context: TaskContext, options: FewShotOptions, k: int) -> Plan:
+    """The plan where the model writes its answer: `k` rows with their targets in front. Raises `Unsupported` for what
+    needs labels."""
+    from bench.score.replies import ReplyReader, Told
+
+    if options.calibrate or options.selection != "random" or options.demonstration_labels != "gold":
+        raise Unsupported("where answers are written, few_shot has random demonstrations with their own answers only")
+    rows = shuffled(context.train.take(range(k)), another(context.seed, options.order) if options.order else None)
+    told = Told(base.module, ReplyReader(base, context), rows)
+    save = SaveRows(rows)
+    return Plan(answer=told, save=save, load=save.drawn_again, seen=[base.module], labels_used=k)
 
 
 def chosen(context: TaskContext, pool: Rows, k: int, draw: int, order: int) -> Rows:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bench.config.schema import Task
 from bench.space import Choice, Space
-from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
+from bench.strategy import Answerer, Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     from bench.models.base import Base
@@ -44,19 +44,20 @@ class ZeroShot(Strategy):
 
     def space(self, options: ZeroShotOptions, task: Task) -> Space:
         """Template and calibration (Zhao et al. 2021)."""
-        ways = (False,) if task.kind == "prefer" else (False, True)
+        ways = (False,) if task.spoken else (False, True)
         return {"template": Choice(tuple(range(len(task.templates)))), "calibrate": Choice(ways)}
 
     def prepare(self, base: Base, context: TaskContext, options: ZeroShotOptions) -> Plan:
-        from bench.score.adapted import Adapted, Calibrated
+        from bench.score.adapted import Calibrated
         from bench.score.readers import make_reader
+        from bench.score.replies import answering
 
         context = context.with_template(options.template)
-        if options.calibrate and context.task.kind == "prefer":
+        if options.calibrate and context.task.spoken:
             raise Unsupported(
                 "calibrate divides by what an empty prompt gives each label, and here rows hold the answers"
             )
-        answer: Adapted | Calibrated = Adapted(base.module, make_reader(base, context))
+        answer: Answerer = answering(base.module, make_reader(base, context))
         if options.calibrate:
             answer = Calibrated(answer, context.task.fields)
         return Plan(answer=answer, save=nothing, load=nothing, seen=[base.module], labels_used=0)

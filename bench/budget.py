@@ -216,6 +216,9 @@ class Meter:
         limit = self.limit
         return limit is None or self.spent() + cost <= limit * (1 + 1e-9)
 
+    rehearses = False
+    """Whether nothing has a value here: a rehearsal for memory asks for shapes only."""
+
     def chosen(self, batches: list[list[int]], weights: list[int]) -> list[list[int]]:
         """Which scoring batches are run: all. A rehearsal picks by `weights`, padded tokens of each."""
         return batches

@@ -40,6 +40,7 @@ def task_digest(task: Task) -> str:
         (content, "number"),
         (content, "cluster"),
         (content, "gap"),
+        (content, "reply"),
         (content["splits"], "where"),
     )
     for place, key in later:

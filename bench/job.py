@@ -83,8 +83,8 @@ def probing(job: Job) -> list[Job]:
     """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only; where
     rows hold the answers there are no prompt formats to vary, and in a run of one task no other one to ask about."""
     asked = {
-        "contamination": True,
-        "formats": not job.cell.plant and job.task.kind != "prefer",
+        "contamination": job.task.kind != "generate",
+        "formats": not job.cell.plant and not job.task.spoken,
         "retention": not job.cell.plant and bool(job.others),
     }
     names = [name for name in job.probes.asked if asked[name]]

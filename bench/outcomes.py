@@ -25,10 +25,16 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
         raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
     if context.readout not in strategy.readouts:
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
-    if needs.labels and context.task.kind == "prefer":
+    other = {"prefer": "asks which of two answers is preferred", "generate": "is answered by writing"}
+    if needs.labels and context.task.kind in other and not (needs.writes and context.task.kind == "generate"):
         raise Unsupported(
-            f"{name} needs labels that all rows share, and {context.name} asks which of two answers is preferred: use "
-            "zero_shot, lora or full"
+            f"{name} needs labels that all rows share, and {context.name} {other[context.task.kind]}: use zero_shot, "
+            "lora or full"
+        )
+    if needs.replies and context.task.kind != "generate":
+        raise Unsupported(
+            f"{name} reasons in words of its own, and {context.name} has labels: use zero_shot or few_shot, or a task "
+            "of kind generate"
         )
     if needs.pairs and context.task.kind != "prefer":
         raise Unsupported(

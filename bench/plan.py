@@ -296,7 +296,7 @@ def asked_besides(suite: Suite, task: str, sources: list[str]) -> list[str]:
         for name, other in suite.tasks.items()
         if name not in (task, *sources)
         and (asked.tasks is None or name in asked.tasks)
-        and other.kind != "prefer"
+        and not other.spoken
         and other.model == suite.tasks[task].model
     ]
 

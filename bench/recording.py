@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.budget import Meter
+from bench.config.task import TARGET
 from bench.data.rows import Rows
 from bench.job import Job
 from bench.measure.environment import cores, environment
@@ -60,7 +62,7 @@ class Recorder:
         self.fields["scores"] = self.scored(scores, test)
         best = np.sort(scores, axis=-1)[:, -2:]
         self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
-        if len(set(predicted.tolist())) == 1:
+        if len(set(predicted.tolist())) == 1 and task.kind != "generate":
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
         self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
@@ -81,7 +83,10 @@ class Recorder:
         task, predicted = self.job.task, scores.argmax(-1).tolist()
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)
-        return {m: score(m, test.labels, predicted, positive=positive, clusters=clusters) for m in metrics}
+        known = constant(test) if task.kind == "generate" else None
+        return {
+            m: score(m, test.labels, predicted, positive=positive, clusters=clusters, constant=known) for m in metrics
+        }
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""
@@ -135,6 +140,12 @@ class Recorder:
             **self.fields,
         )
         write_record(folder / "result.json", result)
+
+
+def constant(test: Rows) -> float:
+    """The share of free replies that the best constant one gets right: that of the commonest target."""
+    targets = [fields[TARGET].casefold() for fields in test.fields]
+    return Counter(targets).most_common(1)[0][1] / len(targets)
 
 
 def foreign(job: Job) -> dict[str, Any]:

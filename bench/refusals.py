@@ -49,7 +49,7 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         )
     if probes.formats is not None:
         for task in request.suite.tasks.values():
-            if task.kind != "prefer":  # too few are told now, not at the end
+            if not task.spoken:  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
     for name in (probes.retention.tasks if probes.retention else None) or ():
         if name not in request.suite.tasks:

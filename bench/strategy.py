@@ -61,6 +61,10 @@ class Needs:
     """Fewest labelled examples it can start with."""
     labels: bool = False
     """Whether it needs labels that are the same for every row, as a demonstration or a solved probe does."""
+    writes: bool = False
+    """Whether it works without such labels where the answer is written."""
+    replies: bool = False
+    """Whether it needs a task that is answered by writing."""
     pairs: bool = False
     """Whether it needs rows that say which of two answers is preferred."""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from bench.config import tokens as tokens_
 from bench.config.formats import FormatMaterial, Wording
 from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe
+from bench.config.reply import Reply
 from bench.config.schema import (
     AXES,
     COUNTS,
@@ -182,6 +183,7 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "splits": Splits,
         "templates": Template,
         "pairs": Pairs,
+        "reply": Reply,
         "run": RunSettings,
         "data": DataRef if model is Suite else DataSettings,
         "probes": Probes,

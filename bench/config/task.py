@@ -10,12 +10,17 @@ from pydantic import Field, field_validator, model_validator
 from bench.config.data import OPTIONS, DataRef, Pairs, Splits, Template, compiles
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
+from bench.config.reply import Reply
 from bench.errors import nearest
 
 Metric = Literal["accuracy", "f1", "matthews"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ANSWERS = ("first", "second")
 """The labels of kind prefer: by its place the answer that is preferred."""
+RIGHT = ("wrong", "right")
+"""The labels of kind generate."""
+TARGET, RATIONALE = "target", "rationale"
+"""Fields of kind generate that no pattern may name: the answer from the label's column, and the reasoning before it."""
 CHOSEN = {"chosen", "rejected"}
 """Columns of answers whose order says which is preferred; rows show them in an order of their own."""
 
@@ -25,9 +30,9 @@ class Task(Frozen):
 
     data: DataRef
     splits: Splits
-    kind: Literal["classify", "choose", "prefer"] = Field(
+    kind: Literal["classify", "choose", "prefer", "generate"] = Field(
         "classify", description="the labels are the same for every row, or name its own options, or say which of its "
-        "two answers is preferred"
+        "two answers is preferred, or a free reply is right or wrong"
     )  # fmt: skip
     objective: Literal["labels", "language"] = Field(
         "labels", description="training loss: over the labels' scores, or over every next token of the prompt"
@@ -48,6 +53,7 @@ class Task(Frozen):
         None, description="kind choose: regular expression whose group is the right number in the label's column; the "
         "options are it and wrong numbers computed from it"
     )  # fmt: skip
+    reply: Reply | None = Field(None, description="kind generate: how a reply is made and read")
     judges: Literal["meaning", "form"] = Field(
         "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
     )
@@ -79,8 +85,9 @@ class Task(Frozen):
     @model_validator(mode="before")
     @classmethod
     def answers_in_turn(cls, raw: Any) -> Any:
-        """The labels of a pair are its two answers, by their place."""
-        return {"labels": list(ANSWERS), **raw} if isinstance(raw, dict) and raw.get("kind") == "prefer" else raw
+        """The labels of a pair are its two answers, by their place; a reply is wrong or right."""
+        labels = {"prefer": ANSWERS, "generate": RIGHT}.get(raw.get("kind", "")) if isinstance(raw, dict) else None
+        return raw if labels is None else {"labels": list(labels), **raw}
 
     @model_validator(mode="after")
     def coherent(self) -> Task:
@@ -88,7 +95,11 @@ class Task(Frozen):
             self._pairs_of_answers()
         elif self.gap is not None:
             raise ValueError("gap makes pairs of rated texts: give kind: prefer")
-        elif "label" not in self.columns or len(self.columns) < 2:
+        if (self.kind == "generate") != (self.reply is not None):
+            raise ValueError("kind generate and 'reply' (how a reply is read) go together")
+        if self.kind == "generate":
+            self._replies()
+        if self.kind != "prefer" and ("label" not in self.columns or len(self.columns) < 2):
             raise ValueError("columns needs 'label' and at least one text field")
         if self.cluster is not None and self.cluster not in self.fields:
             close = nearest(self.cluster, self.fields)
@@ -108,14 +119,16 @@ class Task(Frozen):
 
     def _check(self, template: Template) -> None:
         places = set(re.findall(r"\{(\w+)\}", template.pattern))
-        if self.kind == "prefer":
+        if self.spoken:
             if stray := places - set(self.prompt_fields):
                 raise ValueError(
-                    f"pattern names {sorted(stray)}; allowed with kind prefer: {self.prompt_fields}, for the answers "
-                    "follow the pattern"
+                    f"pattern names {sorted(stray)}; allowed with kind {self.kind}: {self.prompt_fields}, for the "
+                    "answers follow the pattern"
                 )
             if template.verbalizer:
-                raise ValueError("with kind prefer a row's own answers follow the pattern: leave the verbalizer out")
+                raise ValueError(f"with kind {self.kind} the answers follow the pattern: leave the verbalizer out")
+            if self.kind == "generate" and not places:
+                raise ValueError("pattern has no {field} place, so every item would read the same")
             return
         if stray := places - set(self.fields):
             raise ValueError(f"pattern names {sorted(stray)}, columns has {sorted(self.fields)}")
@@ -156,9 +169,25 @@ class Task(Frozen):
             ways = "columns chosen and rejected, or first, second and label, or gap"
             raise ValueError(f"kind prefer needs {ways}; got {sorted(given)}")
 
+    def _replies(self) -> None:
+        """Raise ValueError where right and wrong would mean something else."""
+        if tuple(self.labels) != RIGHT:
+            raise ValueError(f"with kind generate labels are {list(RIGHT)}, got {self.labels}")
+        if (self.metric, self.objective) != ("accuracy", "labels"):
+            raise ValueError("kind generate has metric accuracy (the share of right replies) and no other objective")
+        if TARGET in self.columns:
+            raise ValueError(f"'{TARGET}' is what the label's column holds: name the column 'label'")
+
+    @property
+    def spoken(self) -> bool:
+        """Whether answers are texts of the rows, which follow the pattern, and no words of a verbalizer."""
+        return self.kind in ("prefer", "generate")
+
     @property
     def prompt_fields(self) -> list[str]:
         """Text fields that a pattern may name, in the order the suite wrote them: not those that hold answers."""
+        if self.kind == "generate":
+            return [field for field in self.text_columns if field != RATIONALE]
         if self.kind != "prefer":
             return self.fields
         return [] if self.gap is not None else [f for f in self.text_columns if f not in {*CHOSEN, *ANSWERS}]
@@ -172,7 +201,7 @@ class Task(Frozen):
     @property
     def text_fields(self) -> list[str]:
         """Fields of running text, not those that hold one of several options."""
-        return self.fields if self.kind == "prefer" else list(self.text_columns)
+        return self.fields if self.spoken else list(self.text_columns)
 
     @property
     def fields(self) -> list[str]:
@@ -180,4 +209,6 @@ class Task(Frozen):
         name."""
         if self.kind == "prefer":
             return [*self.prompt_fields, *ANSWERS]
+        if self.kind == "generate":
+            return [*self.text_columns, TARGET]
         return [*self.text_columns, *(self.labels if self.kind == "choose" else [])]

@@ -52,10 +52,9 @@ def sample(task: Task, number: int, seed: int, chat: bool = True) -> list[Format
     Raises:
         UserFault: the grammar holds fewer, or the task has no label words to vary.
     """
-    if task.kind == "prefer":
-        raise UserFault(
-            "prompt formats vary label words, and with kind prefer rows hold the answers; allowed: 1 format"
-        )
+    if task.spoken:
+        words = f"with kind {task.kind} rows hold the answers; allowed: 1 format"
+        raise UserFault(f"prompt formats vary label words, and {words}")
     found: list[Format] = []
     for template, described in drawn(task, seed):
         if chat or not template.chat or not found:

@@ -12,6 +12,7 @@ from bench.config.data import OPTIONS
 from bench.config.schema import Task
 from bench.data.arithmetic import choice
 from bench.data.preferences import preferences
+from bench.data.replies import targets
 from bench.data.sources import PAIRS, Located
 from bench.data.splits import Slice, cut, parse, text_key
 from bench.data.tables import read_columns
@@ -168,6 +169,9 @@ def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) 
     texts = {name: [text.strip() for text in column] for name, column in texts.items()}
     if task.kind == "prefer":
         return Rows(*preferences(task, texts, values.get(task.columns.get("label", "")), index, place))
+    if task.reply is not None:
+        fields, kept = targets(task, texts, values[task.columns["label"]], index, place)
+        return Rows(fields, [1] * len(fields), kept)
     if OPTIONS in task.columns and task.kind == "choose":
         name = task.columns[OPTIONS]
         texts |= choices(values[name], index, task.labels, place, path, name)

@@ -64,6 +64,8 @@ class Rehearsal:
 class HeavyMeter(Meter):
     """Picks the heaviest scoring batches only."""
 
+    rehearses = True
+
     def chosen(self, batches: list[list[int]], weights: list[int]) -> list[list[int]]:
         order = sorted(range(len(batches)), key=lambda i: weights[i], reverse=True)
         return [batches[i] for i in order[:HEAVY]]

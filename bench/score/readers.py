@@ -302,9 +302,14 @@ def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadRead
     """The reader of the task's kind and the cell's readout."""
     from bench.score.answers import AnswerReader, RewardReader  # they extend the readers of this file
     from bench.score.cloze import ClozeReader
+    from bench.score.replies import ReplyReader
 
     if context.task.kind == "prefer":
         return RewardReader(base, context) if context.readout == "head" else AnswerReader(base, context)
+    if context.task.kind == "generate":
+        if context.readout == "head":
+            raise Unsupported("a head answers with labels, and this task wants a reply: use readout=verbalizer")
+        return ReplyReader(base, context)
     if context.readout == "head":
         return HeadReader(base, context)
     return ClozeReader(base, context) if base.kind == "masked" else VerbalizerReader(base, context)

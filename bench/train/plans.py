@@ -15,9 +15,9 @@ from torch import nn
 from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import count, freeze
-from bench.score.adapted import Adapted
 from bench.score.batch import Batch, Encoded
 from bench.score.readers import HeadReader, VerbalizerReader, make_reader
+from bench.score.replies import answering
 from bench.strategy import Examples, ParamGroup, Plan, TaskContext, Unsupported
 
 HEAD_LR = 1e-3
@@ -110,7 +110,7 @@ def gradient_plan(
 
     kept = together(stored, head_of(reader))
     return Plan(
-        answer=Adapted(module, reader),
+        answer=answering(module, reader),
         save=kept.save,
         load=kept.load,
         module=module,
@@ -248,7 +248,7 @@ def peft_plan(
 
     def load(folder: Path) -> None:
         bare = module.get_base_model() if config.is_prompt_learning else module.unload()
-        plan.answer = Adapted(PeftModel.from_pretrained(bare, str(folder)), reader)
+        plan.answer = answering(PeftModel.from_pretrained(bare, str(folder)), reader)
 
     plan = gradient_plan(base, context, module, reader, parameters, lr, Stored(save, load), created=created, **options)
     return plan

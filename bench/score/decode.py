@@ -1,0 +1,159 @@
+"""Writing on from a prompt: batched decoding with the keys and values of a shared beginning computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from bench.budget import Meter
+from bench.score.demonstrations import expanded
+from bench.strategy import Unsupported
+
+BUCKET = 32
+"""Cached tokens whose decoding steps count as one shape for FLOPs: attention over a few more costs next to nothing."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is taken."""
+
+    temperature: float = 0.0
+    """0: the likeliest one. Otherwise drawn from softmax(logits / temperature)."""
+    generator: torch.Generator | None = None
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A causal model that writes; prompts share the ids `prefix` in front."""
+
+    module: nn.Module
+    pad: int
+    ends: frozenset[int]
+    """Tokens that end a text."""
+    prefix: tuple[int, ...] = ()
+    rows: int = 8
+    """Rows of a batch."""
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        most: int,
+        meter: Meter,
+        sampling: Sampling = GREEDY,
+        finished: Callable[[list[int]], bool] = lambda ids: False,
+    ) -> list[list[int]]:
+        """New ids after each prompt, at most `most`, without the token that ends them.
+
+        A row also ends where `finished` says so of its new ids. Raises `Unsupported` for virtual tokens.
+        """
+        config = getattr(self.module, "active_peft_config", None)
+        if getattr(config, "is_prompt_learning", False):
+            raise Unsupported("writing on from virtual tokens is not offered: use lora or full, or a task with labels")
+        self.module.eval()
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        out: list[list[int]] = [[] for _ in prompts]
+        with torch.inference_mode():
+            cache = self.shared(meter)
+            parts = [order[start : start + self.rows] for start in range(0, len(order), self.rows)]
+            for part in meter.chosen(parts, [len(part) * len(prompts[part[-1]]) for part in parts]):
+                written = self.batch([prompts[i] for i in part], most, cache, meter, sampling, finished)
+                for i, ids in zip(part, written, strict=True):
+                    out[i] = ids
+        return out
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.module.parameters()).device
+
+    def shared(self, meter: Meter) -> DynamicCache | None:
+        """Keys and values of the shared beginning, one row."""
+        if not self.prefix:
+            return None
+        ids = torch.tensor([self.prefix], device=self.device)
+        with meter.step((1, 0, "prefix", len(self.prefix)), 0):
+            cache: DynamicCache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        return cache
+
+    def batch(
+        self,
+        prompts: Sequence[Sequence[int]],
+        most: int,
+        cache: DynamicCache | None,
+        meter: Meter,
+        sampling: Sampling,
+        finished: Callable[[list[int]], bool],
+    ) -> list[list[int]]:
+        """One batch, padded on the left so that all rows go on at one place."""
+        rows, width, before = len(prompts), max(map(len, prompts)), len(self.prefix)
+        ids = torch.full((rows, width), self.pad, dtype=torch.int64)
+        mask = torch.zeros((rows, before + width), dtype=torch.int64)
+        mask[:, :before] = 1
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, before + width - len(prompt) :] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        past = DynamicCache() if cache is None else expanded(cache, rows)
+        places = mask.cumsum(-1)[:, before:] - 1
+        new: list[list[int]] = [[] for _ in prompts]
+        open_rows = set(range(rows))
+        shape: tuple[Any, ...] = ("prompt", rows, before, width)
+        for step in range(most):
+            with meter.step(shape, rows if step == 0 else 0):
+                found = self.module(
+                    input_ids=ids, attention_mask=mask, position_ids=places.clamp(min=0), past_key_values=past,
+                    use_cache=True, logits_to_keep=1,
+                )  # fmt: skip
+            chosen = picked(found.logits[:, -1].float(), sampling)
+            if meter.rehearses:
+                if step:
+                    break
+                lengthen(past, most - 2)
+                mask = torch.cat([mask, mask.new_ones(rows, max(0, most - 2))], dim=1)
+                ids, places, mask = (
+                    chosen.unsqueeze(1),
+                    mask.sum(-1, keepdim=True),
+                    torch.cat([mask, mask.new_ones(rows, 1)], 1),
+                )
+                continue
+            for row in sorted(open_rows):
+                token = int(chosen[row])
+                if token not in self.ends:
+                    new[row].append(token)
+                if token in self.ends or finished(new[row]):
+                    open_rows.discard(row)
+            if not open_rows:
+                break
+            ids, places = chosen.unsqueeze(1), places[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(rows, 1)], dim=1)
+            shape = ("next", rows, mask.shape[1] // BUCKET)
+        return new
+
+
+def lengthen(cache: DynamicCache, tokens: int) -> None:
+    """Room in a cache as if so many more tokens had been written: a rehearsal looks at the last step only."""
+    for index, layer in enumerate(cache.layers):
+        if tokens > 0:
+            rows, heads, _, width = layer.keys.shape
+            cache.update(
+                layer.keys.new_zeros(rows, heads, tokens, width),
+                layer.values.new_zeros(rows, heads, tokens, width),
+                index,
+            )
+
+
+def picked(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """The next token of every row, (rows,), of logits (rows, vocabulary)."""
+    if sampling.temperature <= 0:
+        return logits.argmax(-1)
+    chances = torch.softmax(logits / sampling.temperature, dim=-1)
+    drawn: torch.Tensor = torch.multinomial(chances, 1, generator=sampling.generator).squeeze(1)
+    return drawn
