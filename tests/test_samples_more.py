@@ -58,7 +58,22 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 def load(name: str) -> list[dict]:
     lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines]
+    apart = {"commonsense": with_choices, "word_problems": with_rationale}.get(name, dict)
+    return [apart(row) for row in rows]
+
+
+def with_rationale(row: dict) -> dict:
+    """Reasoning and answer stand in one column, as in GSM8K's rows."""
+    rationale, answer = row["answer"].split("\n#### ")
+    return row | {"rationale": rationale, "answer": answer}
+
+
+def with_choices(row: dict) -> dict:
+    """Options stand in the question, one a line, as in ECQA's rows, and the answer is one of them: taken apart again."""
+    question, listed = row["question"].split("\nOptions:\n")
+    choices = [line.removeprefix("- ") for line in listed.split("\n")]
+    return row | {"question": question, "choices": choices, "answer": choices.index(row["answer"])}
 
 
 def words(text: str) -> list[str]:
