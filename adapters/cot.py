@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from bench.config.schema import Task
+from bench.space import Choice, Space
 from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ class CoT(Strategy):
 
     def seeded(self, options: CoTOptions) -> bool:
         return options.k > 0 or options.samples > 1
+
+    def space(self, options: CoTOptions, task: Task) -> Space:
+        """Template and demonstrations: reasoning asked for, or shown up to eight times (Wei et al. 2022)."""
+        return {"template": Choice(tuple(range(len(task.templates)))), "k": Choice((0, 1, 2, 4, 8))}
 
     def prepare(self, base: Base, context: TaskContext, options: CoTOptions) -> Plan:
         from bench.score.replies import ReplyReader, Told

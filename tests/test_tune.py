@@ -36,7 +36,8 @@ def prepared(name: str, family: str, context: TaskContext, options: Options) -> 
 def start(name: str, family: str) -> tuple[Training, Any]:
     """A training about to begin; skipped where this pair does not train by gradient."""
     readout = "head" if family == "tiny-bert" else STRATEGIES[name].readouts[0]
-    context = tiny.context(readout if readout in STRATEGIES[name].readouts else STRATEGIES[name].readouts[0])
+    known = STRATEGIES[name].readouts
+    context = tiny.context(readout if readout in known else known[0], task=tiny.task_of(name))
     try:
         plan = prepared(name, family, context, tiny.options(name))
     except Unsupported as error:
@@ -60,7 +61,7 @@ def test_a_halted_training_goes_on_as_if_never_halted(name: str, family: str, tm
         put_down(halted, tmp_path / "state")
         if halted.plan.pause is not None:
             halted.plan.pause()
-        halted.plan.answer.predict(tiny.rows().test.fields, Meter())
+        halted.plan.answer.predict(tiny.rows_of(name).test.fields, Meter())
         torch.manual_seed(99)
         halted.meter.unwatch()
         again, _ = start(name, family)
@@ -70,7 +71,7 @@ def test_a_halted_training_goes_on_as_if_never_halted(name: str, family: str, tm
         halted = again
     assert halted.until(1.0)
     assert halted.done.losses == whole.done.losses and halted.meter.examples == whole.meter.examples == 40
-    answers = [t.plan.answer.predict(tiny.rows().test.fields, Meter()) for t in (whole, halted)]
+    answers = [t.plan.answer.predict(tiny.rows_of(name).test.fields, Meter()) for t in (whole, halted)]
     assert (answers[0] == answers[1]).all()
 
 
@@ -131,7 +132,7 @@ def test_every_strategy_has_a_space_its_options_accept(name: str, options: dict[
     """What is drawn is valid, and the default lies within its range."""
     strategy = STRATEGIES[name]
     given = strategy.Options.model_validate(options)
-    space = strategy.space(given, tiny.task())
+    space = strategy.space(given, tiny.task_of(name))
     assert space, "every strategy of ours has something of its own kind to tune"
     for one in draws(space, {n: getattr(given, n) for n in space}, 6, 0):
         assert strategy.Options.model_validate({**given.model_dump(), **one})

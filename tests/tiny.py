@@ -27,6 +27,7 @@ FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
 STRATEGIES: dict[str, Strategy] = registry.load()
 SMALL: dict[str, dict[str, Any]] = {
     "few_shot": {"k": 2},
+    "cot": {"k": 0},
     "prompt_tuning": {"num_virtual_tokens": 4},
     "p_tuning": {"num_virtual_tokens": 4},
     "prefix_tuning": {"num_virtual_tokens": 4},
@@ -64,14 +65,32 @@ def pair_rows() -> TaskRows:
     return read("sst2", pair_task(), locate("sst2", pair_task(), "sample", DataSettings(source="sample")))
 
 
+@cache
+def question_task() -> Task:
+    """Its labels as numbers to be written, each sentence its own reasoning: for what answers in words."""
+    raw = task().model_dump(mode="json", exclude={"labels", "templates", "formats", "metric"})
+    columns = {"text": "sentence", "label": "label", "rationale": "sentence"}
+    reply = {"reads": "number", "tokens": 3, "rationale_tokens": 4}
+    more = {"kind": "generate", "columns": columns, "reply": reply, "templates": [{"pattern": "{text}\nNumber:"}]}
+    return Task.model_validate(raw | more)
+
+
+@cache
+def question_rows() -> TaskRows:
+    """As many rows as its own."""
+    return read("sst2", question_task(), locate("sst2", question_task(), "sample", DataSettings(source="sample")))
+
+
 def task_of(name: str) -> Task:
     """What a strategy is tried on."""
-    return pair_task() if STRATEGIES[name].needs.pairs else task()
+    needs = STRATEGIES[name].needs
+    return pair_task() if needs.pairs else question_task() if needs.replies else task()
 
 
 def rows_of(name: str) -> TaskRows:
     """Its rows."""
-    return pair_rows() if STRATEGIES[name].needs.pairs else rows()
+    needs = STRATEGIES[name].needs
+    return pair_rows() if needs.pairs else question_rows() if needs.replies else rows()
 
 
 def base(family: str) -> Base:
@@ -82,7 +101,7 @@ def base(family: str) -> Base:
 def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) -> TaskContext:
     """A task as a strategy sees it."""
     chosen: Task = update.pop("task", task())
-    drawn_from = pair_rows() if chosen is pair_task() else rows()
+    drawn_from = pair_rows() if chosen is pair_task() else question_rows() if chosen is question_task() else rows()
     train: Rows = update.pop("train", None) or draw_labels(drawn_from.train, labels, seed, len(chosen.labels))
     given = {"batch": BATCH, "sequence": SEQUENCE, **update}
     return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]
