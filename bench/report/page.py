@@ -21,6 +21,7 @@ from bench.report.summary import Board, boards
 from bench.report.tables import Table, leaderboard
 from bench.report.task_table import task_table
 from bench.report.tuning import tunings
+from bench.report.watched import watched_table
 
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
 READING = {
@@ -140,7 +141,12 @@ def _section(controls: list[Control], board: Board, conclusion: Conclusion, seve
         board,
         replace(conclusion.answer, caveat=conclusion.answer.caveat + against),
         leaderboard(board, conclusion.answer.pick, conclusion.standings),
-        [task_table(board, task, conclusion.pairs) for task in board.tasks],
+        [
+            table
+            for task in board.tasks
+            for table in (task_table(board, task, conclusion.pairs), watched_table(board, task))
+            if table is not None
+        ],
         pair_tables(board, conclusion.pairs),
         conclusion.notes,
         believed,
