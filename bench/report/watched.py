@@ -36,8 +36,8 @@ def watched_table(board: Board, task: str) -> Table | None:
     ]
     notes = [
         "Nats an answer, mean over the last tenth of the steps, on the pairs trained on. Above 0 an answer became "
-        "likelier than it was where the preference stage began. A policy may learn which answer is preferred while both become "
-        "less likely: what it says instead is then neither of them."
+        "likelier than it was where the preference stage began. A policy may learn which answer is preferred while "
+        "both become less likely: what it says instead is then neither of them."
     ]
     return Table(
         f"{task}: what training did to the answers", [Column("strategy", "", False), *map(Column, names)], rows, notes
