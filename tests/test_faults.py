@@ -89,7 +89,10 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("tasks.sst2.labels.0=x", "labels"),
         ("tasks.sst2.templates.0.pattern=x", "templates"),
         ("tasks.sst2.limit=0", "tasks.sst2.limit: input should be greater than or equal to 1, got 0"),
-        ("tasks.sst2.kind=regress", "tasks.sst2.kind: input should be 'classify' or 'choose', got 'regress'"),
+        (
+            "tasks.sst2.kind=regress",
+            "tasks.sst2.kind: input should be 'classify', 'choose', 'prefer' or 'generate', got 'regress'",
+        ),
         ("tasks.sst2.metric=f2", "tasks.sst2.metric: input should be 'accuracy', 'f1' or 'matthews', got 'f2'"),
         (
             "tasks.sst2.metric=f1 tasks.sst2.labels=[a,b,c]",

@@ -115,7 +115,7 @@ def test_the_figure_shows_every_format_and_says_what_its_marks_mean() -> None:
         assert "style=" not in svg and "http" not in svg
         assert all(name.startswith(f"sst2-formats-{kind}-") for name in re.findall(r' id="([^"]+)"', svg))
     assert "zero_shot median 0.700, 0.500 to 0.800" in found.alt
-    assert "Hollow: never trained on. A cross: every item got the same label." in found.note
+    assert "Hollow: never trained on. A cross: every item got the same label in some seed." in found.note
 
 
 def test_without_dots_there_is_no_figure_and_without_training_no_hollow_ones_to_explain() -> None:
