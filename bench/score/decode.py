@@ -83,6 +83,17 @@ class Writer:
             cache: DynamicCache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
         return cache
 
+    def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids (rows, longest prompt) with padding in front, and their mask behind the shared beginning."""
+        width, before = max(map(len, prompts)), len(self.prefix)
+        ids = torch.full((len(prompts), width), self.pad, dtype=torch.int64)
+        mask = torch.zeros((len(prompts), before + width), dtype=torch.int64)
+        mask[:, :before] = 1
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, before + width - len(prompt) :] = 1
+        return ids.to(self.device), mask.to(self.device)
+
     def batch(
         self,
         prompts: Sequence[Sequence[int]],
@@ -94,13 +105,7 @@ class Writer:
     ) -> list[list[int]]:
         """One batch, padded on the left so that all rows go on at one place."""
         rows, width, before = len(prompts), max(map(len, prompts)), len(self.prefix)
-        ids = torch.full((rows, width), self.pad, dtype=torch.int64)
-        mask = torch.zeros((rows, before + width), dtype=torch.int64)
-        mask[:, :before] = 1
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, before + width - len(prompt) :] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        ids, mask = self.padded(prompts)
         past = DynamicCache() if cache is None else expanded(cache, rows)
         places = mask.cumsum(-1)[:, before:] - 1
         new: list[list[int]] = [[] for _ in prompts]
@@ -117,12 +122,8 @@ class Writer:
                 if step:
                     break
                 lengthen(past, most - 2)
-                mask = torch.cat([mask, mask.new_ones(rows, max(0, most - 2))], dim=1)
-                ids, places, mask = (
-                    chosen.unsqueeze(1),
-                    mask.sum(-1, keepdim=True),
-                    torch.cat([mask, mask.new_ones(rows, 1)], 1),
-                )
+                mask = torch.cat([mask, mask.new_ones(rows, max(1, most - 1))], dim=1)
+                ids, places = chosen.unsqueeze(1), mask.sum(-1, keepdim=True) - 1
                 continue
             for row in sorted(open_rows):
                 token = int(chosen[row])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -105,8 +105,6 @@ class Told:
     """Replies a question of which the commonest answer counts (Wang et al. 2022, self-consistency)."""
     temperature: float = 0.0
     seed: int = 0
-    replies: list[str] = field(default_factory=list)
-    """The first reply to every question of the last call; never written to disk."""
 
     @property
     def truncated(self) -> int:
@@ -114,7 +112,7 @@ class Told:
 
     def through(self, template: Template) -> Told:
         """Asked through another prompt, demonstrations and question alike."""
-        return replace(self, reader=self.reader.through(template), replies=[])
+        return replace(self, reader=self.reader.through(template))
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Float64 (rows, 2): 1 for what the reply was, wrong or right."""
@@ -129,7 +127,6 @@ class Told:
         for sample in range(self.samples):
             written = writer.write(prompts, most, meter, self.sampling(sample), self.finished)
             texts = [reader.base.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
-            self.replies = texts if sample == 0 else self.replies
             for vote, text in zip(votes, texts, strict=True):
                 vote.append(read(cut(text, self.reasons), reply))
         won = [majority(vote) for vote in votes]
