@@ -196,6 +196,9 @@ class Plan:
     enter: Callable[[int, Meter], bool] | None = None
     """(group, meter) before the first batch of a group that begins a stage of its own: work on the model as it is then,
     counted by the meter, such as what it answers before it is changed. False: the budget does not hold it."""
+    ready: Callable[[int, Meter], bool] | None = None
+    """(group, meter) before every batch: makes what it is read from where the method makes that itself, such as answers
+    sampled from the model as it is now. False: the budget does not hold it."""
     told: Callable[[], dict[str, list[float]]] | None = None
     """Name -> one number a step, of what the method itself watches beside its loss."""
     after_step: Callable[[float], None] | None = None

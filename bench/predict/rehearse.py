@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from bench.predict.timeline import UNCOUNTED, Peak
 from bench.predict.trace import Trace
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Pass, adapt, cut
-from bench.train.order import batches
+from bench.train.order import Order
 from bench.worker import Cell
 
 HEAVY = 2
@@ -152,10 +153,9 @@ def expected(plan: Plan, examples: Examples, context: TaskContext, budget: Budge
     tokens = budget.axis == "train_tokens"
     limit = {"train_examples": budget.train_examples, "train_tokens": budget.train_tokens}.get(budget.axis)
     limit = limit or 2 * len(examples.encoded)
-    groups = examples.groups
-    for rows in batches(examples.lengths, context.batch, context.seed, groups):
-        if plan.wants is not None and not plan.wants(groups[rows[0]], spent / limit):
-            continue
+    order = Order(examples.lengths, context.batch, context.seed, examples.groups, plan.enter is not None)
+    wants = plan.wants or (lambda group, progress: True)
+    while rows := order.draw(partial(lambda share, group: wants(group, share), spent / limit)):
         rows = rows if tokens else rows[: int(limit - spent)]
         cost = sum(examples.lengths[i] + plan.virtual_tokens for i in rows) if tokens else len(rows)
         if not rows or spent + cost > limit:

@@ -41,6 +41,8 @@ class Writer:
     prefix: tuple[int, ...] = ()
     rows: int = 8
     """Rows of a batch."""
+    aside: bool = False
+    """Whether the writing is part of training, where it reads no labelled example."""
 
     def write(
         self,
@@ -79,7 +81,7 @@ class Writer:
         if not self.prefix:
             return None
         ids = torch.tensor([self.prefix], device=self.device)
-        with meter.step((1, 0, "prefix", len(self.prefix)), 0):
+        with meter.step((1, 0, "prefix", len(self.prefix)), 0, self.aside):
             cache: DynamicCache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
         return cache
 
@@ -112,7 +114,7 @@ class Writer:
         open_rows = set(range(rows))
         shape: tuple[Any, ...] = ("prompt", rows, before, width)
         for step in range(most):
-            with meter.step(shape, rows if step == 0 else 0):
+            with meter.step(shape, rows if step == 0 and not self.aside else 0, self.aside):
                 found = self.module(
                     input_ids=ids, attention_mask=mask, position_ids=places.clamp(min=0), past_key_values=past,
                     use_cache=True, logits_to_keep=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from bench.budget import Meter
 from bench.strategy import Diverged, Examples, Plan, TaskContext, Unsupported
 from bench.train.optimizer import Optimizer
-from bench.train.order import batches
+from bench.train.order import Order
 
 NO_GRADIENT = (
     "no gradient reaches what it trains: in the first step every one was zero, so nothing would be learned; "
@@ -80,7 +80,8 @@ class Training:
         self.examples = plan.examples()
         self.optimizer = Optimizer(plan, foreach=context.foreach)
         self.done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
-        self.order = Counted(batches(self.examples.lengths, context.batch, context.seed, self.examples.groups))
+        examples, apart = self.examples, plan.enter is not None
+        self.order = Order(examples.lengths, context.batch, context.seed, examples.groups, apart)
 
     def until(self, share: float) -> bool:
         """Train up to this share of the budget, schedules being those of all of it; whether the budget is spent.
@@ -89,10 +90,9 @@ class Training:
         """
         assert self.plan.module is not None
         self.plan.module.train()
-        left = fitting(self.plan, self.examples, self.order, self.meter)
         while share >= 1 or self.meter.progress < share:
-            rows = next(left, None)
-            if rows is None or not self.enters(rows) or not self.step(rows):
+            rows = self.next_rows()
+            if not rows or not self.enters(rows) or not self.step(rows):
                 if self.plan.told is not None:
                     self.done.told = self.plan.told()
                 if self.plan.finish is not None:
@@ -102,16 +102,25 @@ class Training:
         self.plan.module.eval()
         return False
 
+    def next_rows(self) -> list[int]:
+        """The next batch the plan wants now, cut to what an example budget still allows; empty where none is left."""
+        wants, progress = self.plan.wants, self.meter.progress
+        rows = self.order.draw(lambda group: wants is None or wants(group, progress)) or []
+        return rows[: max(0, self.meter.room(len(rows)))]
+
     def enters(self, rows: list[int]) -> bool:
-        """Begin the stage of these rows' group, where that is its first; False where the budget does not hold it."""
+        """Begin the stage of these rows' group, where that is its first, and make ready what a batch of it is read
+        from; False where the budget does not hold it."""
         group, plan, entered = self.examples.groups[rows[0]], self.plan, self.done.entered
-        if plan.enter is None or group in entered:
-            return True
-        if entered:
-            self.optimizer.restart()
-        entered.add(group)
         assert plan.module is not None
-        held = plan.enter(group, self.meter)
+        held = True
+        if plan.enter is not None and group not in entered:
+            if entered:
+                self.optimizer.restart()
+            entered.add(group)
+            held = plan.enter(group, self.meter)
+        if held and plan.ready is not None:
+            held = plan.ready(group, self.meter)
         plan.module.train()
         return held
 
@@ -133,27 +142,6 @@ class Training:
             self.optimizer.zero_grad()
         done.read.update(self.examples.items[i] for i in rows)
         return True
-
-
-@dataclass
-class Counted:
-    """An endless order of batches that knows how many were drawn."""
-
-    inner: Iterator[list[int]]
-    drawn: int = 0
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self
-
-    def __next__(self) -> list[int]:
-        rows = next(self.inner)
-        self.drawn += 1
-        return rows
-
-    def skip(self, number: int) -> None:
-        """Pass over so many."""
-        for _ in range(number):
-            next(self)
 
 
 @dataclass
@@ -190,18 +178,6 @@ def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., 
             total += checked(loss.item(), step)
             loss.backward()
     return total
-
-
-def fitting(plan: Plan, examples: Examples, order: Iterator[list[int]], meter: Meter) -> Iterator[list[int]]:
-    """Batches the plan wants now, cut to what an example budget still allows; ends when nothing is left."""
-    groups = examples.groups
-    for rows in order:
-        if plan.wants is not None and not plan.wants(groups[rows[0]], meter.progress):
-            continue
-        room = meter.room(len(rows))
-        if room <= 0:
-            return
-        yield rows[:room]
 
 
 def context_device(plan: Plan) -> torch.device:

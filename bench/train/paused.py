@@ -28,7 +28,7 @@ def put_down(training: Training, folder: Path) -> None:
     """Write the state of a halted training into `folder`, replacing what is there: safetensors files, one JSON."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    numbers: dict[str, Any] = {"drawn": training.order.drawn}
+    numbers: dict[str, Any] = {"drawn": list(training.order.drawn.values())}
     part: dict[str, torch.Tensor] = {}
     files = size = 0
     for name, value in state_of(training):
