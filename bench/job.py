@@ -56,7 +56,7 @@ class Job(Record):
     """What it is asked once it is finished."""
     others: list[SourceJob] = Field(default_factory=list)
     """Tasks it is asked about though it is not tuned for them (`probes.retention`)."""
-    probe: Literal["formats", "contamination", "retention"] | None = None
+    probe: Literal["formats", "contamination", "retention", "writing"] | None = None
     """Which of them this order is for; None: the cell itself."""
 
 
@@ -75,7 +75,7 @@ def asked_of(job: Job) -> dict[str, Any]:
     return options | {"material": identity.digest(task, 16)}
 
 
-MATERIAL = {"formats": {"formats"}, "contamination": {"judges", "pairs"}}
+MATERIAL = {"formats": {"formats"}, "contamination": {"judges", "pairs"}, "writing": {"scorer"}}
 """Fields of a task that a probe uses and that are no part of a cell's identity."""
 
 
@@ -86,6 +86,7 @@ def probing(job: Job) -> list[Job]:
         "contamination": job.task.kind != "generate",
         "formats": not job.cell.plant and not job.task.spoken,
         "retention": not job.cell.plant and bool(job.others),
+        "writing": not job.cell.plant and job.task.scorer is not None,
     }
     names = [name for name in job.probes.asked if asked[name]]
     return [job.model_copy(update={"probe": name}) for name in names]

@@ -44,6 +44,8 @@ def answer(record: ProbeRecord) -> str:
     if record.retention is not None:
         changes = [f"{one.task} {one.change:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in record.retention.tasks]
         return f"accuracy on {', '.join(changes)}"
+    if (found := record.writing) is not None:
+        return f"reward {found.gain:+.2f} SD, wins {statistics.fmean(found.wins):.2f} against {found.against}"
     return f"{record.outcome.status}: {record.outcome.reason}"
 
 

@@ -5,6 +5,7 @@ Absent is `None`. Items are told by row numbers, never by text.
 
 from __future__ import annotations
 
+import statistics
 from typing import Any, Literal
 
 from pydantic import Field
@@ -144,13 +145,59 @@ class RetentionFindings(Record):
     notes: list[str] = Field(default_factory=list)
 
 
+class Text(Record):
+    """What was written to one prompt before and after. None where it shares words in a row with a text of the data."""
+
+    before: str | None
+    after: str | None
+
+
+class WritingFindings(Record):
+    """What a policy wrote, before and after its preferences were trained; one entry a response."""
+
+    against: str
+    """What stands for before."""
+    scorer_accuracy: float
+    """Of the independent scorer on the task's test pairs."""
+    scorer_pairs: int
+    """Pairs the scorer learned from."""
+    before: list[float]
+    """The scorer's rewards, of no unit."""
+    after: list[float]
+    kl: list[float] | None
+    """Log-probability of each later response less that under the earlier policy, nats: the mean is the KL."""
+    kl_bound: float | None = None
+    """Where a response is the best of n: the most the KL can be (Beirami et al. 2024), nats."""
+    tokens_before: list[int]
+    tokens_after: list[int]
+    topic_before: list[bool]
+    """Whether a response names anything the task's texts are about."""
+    topic_after: list[bool]
+    topic_data: float
+    """Share of the task's own test texts that do."""
+    distinct_before: float | None
+    """Different pairs of words in a row over all of them."""
+    distinct_after: float | None
+    texts: list[Text]
+
+    @property
+    def gain(self) -> float:
+        """Mean reward after less before, in SDs of the rewards before."""
+        return (statistics.fmean(self.after) - statistics.fmean(self.before)) / (statistics.stdev(self.before) or 1.0)
+
+    @property
+    def wins(self) -> list[float]:
+        """1 where the later response has the higher reward, 0.5 for a tie."""
+        return [(new > old) + 0.5 * (new == old) for old, new in zip(self.before, self.after, strict=True)]
+
+
 class ProbeRecord(Record):
     """`probes/<name>.json` beside a cell's record."""
 
     schema_version: int = PROBE_VERSION
     cell: str
     """The cell's id."""
-    probe: Literal["formats", "contamination", "retention"]
+    probe: Literal["formats", "contamination", "retention", "writing"]
     asked: dict[str, Any]
     """The probe's options with defaults filled in; the same options are not asked again."""
     outcome: Outcome
@@ -159,4 +206,5 @@ class ProbeRecord(Record):
     formats: FormatFindings | None = None
     contamination: ContaminationFindings | None = None
     retention: RetentionFindings | None = None
+    writing: WritingFindings | None = None
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -8,18 +8,20 @@ import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench import identity, registry
 from bench.budget import Meter
 from bench.data.rows import Rows, TaskRows, limited
 from bench.job import Job, asked_of
 from bench.measure.environment import cores, environment
 from bench.models.build import build
+from bench.models.cache import cache_dir
 from bench.models.piecewise import place
 from bench.outcomes import outcome_of
-from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord, RetentionFindings
+from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord, RetentionFindings, WritingFindings
 from bench.recording import foreign
 from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted, Calibrated
@@ -28,6 +30,9 @@ from bench.score.readers import make_reader
 from bench.store import probe_file, read_result, write_record
 from bench.strategy import Plan, TaskContext, Unsupported
 from bench.worker import Cell, Load, Tell, drawn_test, rows_of, seed_everything
+
+if TYPE_CHECKING:
+    from bench.probes.scorer import Scorer
 
 
 class Asked(Cell):
@@ -51,6 +56,8 @@ class Asked(Cell):
         with self.ledger.phase("probe", meter):
             if self.job.probe == "formats":
                 return {"formats": self.formats(plan, context, rows, meter)}
+            if self.job.probe == "writing":
+                return {"writing": self.writing(plan, context, rows, meter)}
             if self.job.probe == "retention":
                 return {"retention": self.retention(plan, meter)}
             return {"contamination": self.contamination(plan, context, rows, meter)}
@@ -112,6 +119,40 @@ class Asked(Cell):
             )
             found.append(retained(elsewhere(plan.answer, context), base, context, test, meter))
         return RetentionFindings(tasks=found)
+
+    def writing(self, plan: Plan, context: TaskContext, rows: TaskRows, meter: Meter) -> WritingFindings:
+        """What the policy writes, judged by a scorer that learned from other pairs."""
+        from bench.probes.writing import Writing, policies
+
+        asked = self.job.probes.writing
+        assert asked is not None
+        found = policies(plan.answer)  # one that writes nothing is told before a scorer is trained
+        pairs = self.others_pairs()
+        scorer = self.scorer(replace(context, train=pairs), rows.test, meter)
+        data = [text for of in (rows.train, rows.pool, pairs) for row in of.fields for text in row.values()]
+        return Writing(found, scorer, rows.test, asked, meter).ask(data)
+
+    def others_pairs(self) -> Rows:
+        """The pairs of the task's `scorer` slice, which lies beside those of training and test."""
+        task = self.job.task
+        splits = task.splits.model_copy(update={"train": task.scorer})
+        return rows_of(self.job.cell.task, task.model_copy(update={"splits": splits}), self.job.located).train
+
+    def scorer(self, context: TaskContext, test: Rows, meter: Meter) -> Scorer:
+        """The scorer of this model, these pairs and this much training: one for all cells that want it."""
+        from bench.probes.scorer import SEED, STRATEGY, scorer_of
+
+        job, cell, asked = self.job, self.job.cell, self.job.probes.writing
+        assert asked is not None
+        base = build(job.model, cell.precision)
+        place(base.module, torch.device(cell.device))
+        model = [cell.model_fingerprint, cell.precision, cell.device, cell.sequence, cell.batch]
+        learned = [job.located["fingerprint"], identity.task_digest(job.task), job.task.scorer, asked.examples]
+        name = identity.digest([model, learned, STRATEGY, SEED, identity.NUMERICS], 24)
+        given = replace(context, seed=SEED, readout="head", sources=(), formats=())
+        strategy = registry.load(job.adapters_path)[STRATEGY]
+        seed_everything(SEED)
+        return scorer_of(strategy, base, given, test, cache_dir() / "scorers" / name, asked.examples, meter)
 
     def base_answer(self, context: TaskContext, meter: Meter) -> Adapted:
         """The base without adaptation, asked in the cell's own readout and watched by the probe's meter."""

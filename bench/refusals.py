@@ -7,6 +7,7 @@ import psutil
 from bench.cards import GIB
 from bench.config import Request, Suite
 from bench.data.formats import sample
+from bench.data.splits import parse
 from bench.errors import UserFault, unknown
 from bench.measure import card
 from bench.registry import Variant
@@ -51,6 +52,13 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         for task in request.suite.tasks.values():
             if not task.spoken:  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
+    for name, task in request.suite.tasks.items() if probes.writing else ():
+        for part, slice_ in (("train", task.splits.train), ("test", task.splits.test)):
+            if task.scorer is not None and parse(task.scorer).meets(parse(slice_)):
+                raise UserFault(
+                    f"tasks.{name}.scorer: {task.scorer} shares rows with splits.{part}, {slice_}; a scorer of "
+                    "what is written learns from rows of its own"
+                )
     for name in (probes.retention.tasks if probes.retention else None) or ():
         if name not in request.suite.tasks:
             raise unknown("task in probes.retention.tasks", name, request.suite.tasks)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
 from bench.config.formats import FormatMaterial, Wording
-from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe
+from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe, WritingProbe
 from bench.config.reply import Reply
 from bench.config.schema import (
     AXES,
@@ -191,6 +191,7 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "wordings": Wording,
         "contamination": ContaminationProbe,
         "retention": RetentionProbe,
+        "writing": WritingProbe,
     }
     here = model
     for part in loc:

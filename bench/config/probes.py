@@ -68,12 +68,24 @@ class RetentionProbe(Frozen):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
+class WritingProbe(Frozen):
+    """What a policy writes, before and after its preferences were trained, by a scorer of its own (kind prefer, tasks
+    with a `scorer` slice)."""
+
+    responses: int = Field(128, ge=20, description="responses drawn from the policy, and from what it was before")
+    tokens: int = Field(48, ge=4, le=1024, description="most tokens of a response")
+    examples: int = Field(1024, ge=1, description="pairs the scorer is trained on, repeated where there are fewer")
+    shown: int = Field(6, ge=0, le=50, description="responses of either that the report shows")
+    seed: int = Field(0, ge=0, description="draws the responses; the same for every strategy of a run")
+
+
 class Probes(Frozen):
     """Which probes run on every cell that is ok."""
 
     formats: FormatProbe | None = Field(None, description="prompt-format variance")
     contamination: ContaminationProbe | None = Field(None, description="has the cell seen its test items?")
     retention: RetentionProbe | None = Field(None, description="what became of tasks the cell was not tuned for")
+    writing: WritingProbe | None = Field(None, description="what a policy writes, judged by an independent scorer")
 
     @model_validator(mode="before")
     @classmethod

@@ -54,6 +54,10 @@ class Task(Frozen):
         "options are it and wrong numbers computed from it"
     )  # fmt: skip
     reply: Reply | None = Field(None, description="kind generate: how a reply is made and read")
+    scorer: str | None = Field(
+        None, description="kind prefer: split or slice that an independent scorer learns from (probes.writing), apart "
+        "from those of train and test"
+    )  # fmt: skip
     judges: Literal["meaning", "form"] = Field(
         "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
     )
@@ -149,6 +153,8 @@ class Task(Frozen):
                 raise ValueError("kind choose needs one of columns.options, number or data.arithmetic for its options")
             if bad := [name for name in self.labels if not re.fullmatch(r"\w+", name) or name in self.columns]:
                 raise ValueError(f"with kind choose a label names a field of its own in patterns, got '{bad[0]}'")
+        if self.scorer is not None and self.kind != "prefer":
+            raise ValueError(f"scorer learns from pairs of answers: for kind prefer only, got kind {self.kind}")
         if self.label_cut is not None and (len(self.labels) != 2 or self.kind != "classify"):
             raise ValueError(f"label_cut cuts numbers into two labels, got {self.kind} with {len(self.labels)}")
         if self.pairs is not None and (stray := set(self.pairs.columns) - set(self.text_columns)):

@@ -32,6 +32,11 @@ class Slice:
         """Whether this is the split itself."""
         return self.low is None and self.high is None
 
+    def meets(self, other: Slice, n: int = 1_000_000) -> bool:
+        """Whether both hold a row, in a split of `n` rows: exact for shares, for counts where there are as many."""
+        (low, high), (start, end) = self.bounds(n), other.bounds(n)
+        return self.base == other.base and max(low, start) < min(high, end)
+
     def bounds(self, n: int) -> tuple[int, int]:
         """First position and the one after the last, in a split of `n` rows. Counts beyond the end stop at the end."""
         low = 0 if self.low is None else position(self.low, n)

@@ -129,10 +129,10 @@ class Rolling:
         if meter.budget is None:
             return True
         lengths = [one.length for one in self.acts.slots(self.pace.responses)]
-        axis = meter.budget.axis
-        shape = ("round", len(lengths), max(lengths))
-        cost = meter.cost(0, 4 * sum(lengths), shape) if axis != "train_seconds" else self.dearest
-        return meter.affords(cost)
+        tokens = 4 * sum(lengths)
+        if meter.budget.axis == "train_seconds":  # of the first round, what as many tokens took so far
+            return meter.affords(max(self.dearest, tokens * meter.seconds / max(1, meter.tokens)))
+        return meter.affords(meter.cost(0, tokens, ("round", len(lengths), max(lengths))))
 
     def renew(self, meter: Meter) -> None:
         """Draw responses and note what policy, reference and reward say of them."""
