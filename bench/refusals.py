@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 
 from bench.cards import GIB
-from bench.config import Request, Suite
+from bench.config import Request, Suite, Task
 from bench.data.formats import sample
 from bench.data.splits import parse
 from bench.errors import UserFault, unknown
@@ -52,13 +52,9 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         for task in request.suite.tasks.values():
             if not task.spoken:  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
-    for name, task in request.suite.tasks.items() if probes.writing else ():
-        for part, slice_ in (("train", task.splits.train), ("test", task.splits.test)):
-            if task.scorer is not None and parse(task.scorer).meets(parse(slice_)):
-                raise UserFault(
-                    f"tasks.{name}.scorer: {task.scorer} shares rows with splits.{part}, {slice_}; a scorer of "
-                    "what is written learns from rows of its own"
-                )
+    if probes.writing is not None:
+        for name, task in request.suite.tasks.items():
+            check_scorer(name, task)
     for name in (probes.retention.tasks if probes.retention else None) or ():
         if name not in request.suite.tasks:
             raise unknown("task in probes.retention.tasks", name, request.suite.tasks)
@@ -69,3 +65,21 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
             raise unknown("strategy in probes.contamination.strategies", name, known)
         if not known[name].strategy.spends(known[name].options):
             raise UserFault(f"probes.contamination.strategies: {name} trains nothing, so nothing can be planted in it")
+
+
+def check_scorer(name: str, task: Task) -> None:
+    """Raise `UserFault` for a scorer that would learn from rows of training or test, or from a file nobody reads."""
+    if task.scorer is None:
+        return
+    scorer, train = parse(task.scorer), parse(task.splits.train)
+    if scorer.base != train.base:
+        raise UserFault(
+            f"tasks.{name}.scorer: {task.scorer} is no slice of the split trained on; allowed: one like "
+            f"{train.base}[60%:80%]"
+        )
+    for part, slice_ in (("train", task.splits.train), ("test", task.splits.test)):
+        if scorer.meets(parse(slice_)):
+            raise UserFault(
+                f"tasks.{name}.scorer: {task.scorer} shares rows with splits.{part}, {slice_}; a scorer of what is "
+                "written learns from rows of its own"
+            )

@@ -180,6 +180,7 @@ def distinct(texts: Sequence[str]) -> float | None:
 
 def shown(before: Sequence[str], after: Sequence[str], number: int, data: Sequence[str]) -> list[Text]:
     """The first texts of both, a pair each; one that shares words in a row with the data is withheld."""
+    number = min(number, len(before))
     copied = [run >= COPIED for run in overlap(data, [*before[:number], *after[:number]]).longest]
     kept = [None if hidden else text for hidden, text in zip(copied, [*before[:number], *after[:number]], strict=True)]
     return [Text(before=one, after=other) for one, other in zip(kept[:number], kept[number:], strict=True)]

@@ -15,6 +15,7 @@ from bench.report.planted import Control, sentences
 from bench.report.retention import changes, retention_sentences, retention_table
 from bench.report.summary import Board, Row
 from bench.report.tables import Table
+from bench.report.writing import writing_sentences, writing_tables, written
 
 NOT_ASKED = "Other prompt formats were not tried: probes=formats asks in ten of them."
 
@@ -62,8 +63,14 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
         answers.append(("What did it forget?", retention_sentences(task, moved)))
     elif reasons := failed_probes(cells, "retention"):
         answers.append(("What did it forget?", [f"No cell could be asked about other tasks: {reasons[0]}"]))
+    wrote = written(cells)
+    if wrote:
+        answers.append(("What became of what it writes?", writing_sentences(wrote)))
+    elif reasons := failed_probes(cells, "writing"):
+        answers.append(("What became of what it writes?", [f"No cell could be asked to write: {reasons[0]}"]))
     title = f"{task} ({board.title})" if several else task
     tables = [orders_table(task, cells), contamination_table(task, cells), retention_table(task, moved)]
+    tables += writing_tables(task, wrote)
     return Belief(task, title, answers, formats, [table for table in tables if table], own)
 
 

@@ -24,6 +24,7 @@ from bench.report.page import Page, Section
 from bench.report.planted import Control, control_table
 from bench.report.power_chart import power_figure
 from bench.report.tables import Table
+from bench.report.watched_chart import watched_figures
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_FIGURES = 12
@@ -101,7 +102,8 @@ def to_html(page: Page) -> str:
 
 def _drawn(section: Section, colours: dict[str, str], key: str, wanted: bool) -> Drawn:
     legend = {row.family: colours[row.family] for row in section.board.ranked}
-    return Drawn(section, figures(section.board, section.answer.pick, colours, key) if wanted else [], legend)
+    drawn = figures(section.board, section.answer.pick, colours, key) if wanted else []
+    return Drawn(section, [*drawn, *(watched_figures(section.board, key) if wanted else [])], legend)
 
 
 def _believed(belief: Belief, key: str) -> DrawnBelief:
