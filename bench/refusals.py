@@ -30,6 +30,11 @@ def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
             for other in () if variant.sources == "all" else variant.sources:
                 if other not in suite.tasks:
                     raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
+                if suite.tasks[other].role == "test":
+                    raise UserFault(
+                        f"strategies.{variant.name}.sources: {other} has role: test, so no other task trains on it; "
+                        "allowed: tasks without a role or with role: train"
+                    )
             for other in variant.sources_of(task, suite.tasks):
                 for key in ("batch", "sequence"):
                     if getattr(suite.tasks[other], key) != getattr(suite.tasks[task], key):
@@ -49,7 +54,7 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         )
     if probes.formats is not None:
         for task in request.suite.tasks.values():
-            if not task.spoken:  # too few are told now, not at the end
+            if not task.spoken and task.role != "train":  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
     for name in (probes.retention.tasks if probes.retention else None) or ():
         if name not in request.suite.tasks:
