@@ -58,7 +58,7 @@ class InContextTuning(Strategy):
             shown.rows = rows
             return shown
 
-        plan = instruction_plan(base, context, options, answer, shown=options.k)
+        plan = instruction_plan(base, context, options, answer, shown=options.k, n=options.n)
         plan.labels_used = options.k
         weights, drawn = plan.save, SaveRows(rows)
 

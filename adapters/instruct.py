@@ -25,6 +25,8 @@ class InstructionOptions(Options):
     """The update is scaled by lora_alpha / r."""
     target_modules: str | list[str] = "all-linear"
     """Layers that get factors, as lora's."""
+    n: int | None = Field(None, ge=1)
+    """Rows of every source that are trained on; None: all that the label budget allows."""
     formats_in_training: int = Field(10, ge=1)
     """Prompt formats of every source, one drawn for each row: its templates first, then formats made of its material
     (FLAN has ten templates a data set, Wei et al. 2022, section 2.1)."""
@@ -33,8 +35,6 @@ class InstructionOptions(Options):
 class InstructOptions(InstructionOptions):
     """Options of `instruct`."""
 
-    n: int | None = Field(None, ge=1)
-    """Rows of every source that are trained on; None: all that the label budget allows."""
     select: Literal["drawn", "chosen"] = "drawn"
     """Which n rows of an instruction file: as drawn, or those of best form that are most unlike each other, by rules
     that stand in for reading them (Zhou et al. 2023, LIMA, section 2). Rows of other tasks are always drawn."""

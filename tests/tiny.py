@@ -109,11 +109,9 @@ def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) ->
     return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]
 
 
-def context_of(name: str, readout: str, labels: int = LABELS, seed: int = 0, **update: Any) -> TaskContext:
-    """The task that a strategy is tried on, with a source where it trains on other types of tasks."""
-    given = context(readout, labels, seed, task=task_of(name), **update)
-    other = replace(context(readout, labels, seed, **update), name="other")
-    return replace(given, sources=(other,)) if STRATEGIES[name].other_types else given
+def with_source(name: str, given: TaskContext) -> TaskContext:
+    """The context with a source of the same rows, for a strategy that trains on other types of tasks; else as it is."""
+    return replace(given, sources=(replace(given, name="other"),)) if STRATEGIES[name].other_types else given
 
 
 def options(name: str, **more: Any) -> Options:
@@ -173,7 +171,9 @@ def drive(
         base(family),
         Budget(labels=labels, **(axis or {"train_examples": EXAMPLES})),
     )
-    done = Driven(model, context_of(name, readout, labels, seed), budget, snapshot(model.module))
+    done = Driven(
+        model, with_source(name, context(readout, labels, seed, task=task_of(name))), budget, snapshot(model.module)
+    )
     seed_everything(seed)
     try:
         refuse_what_is_missing(strategy, model, done.context)

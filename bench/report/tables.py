@@ -119,7 +119,12 @@ def leaderboard(board: Board, pick: Row | None, found: dict[str, Standing] | Non
             entries.insert(-1, _front(found.get(row.strategy, Standing())))
     strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
     shown = [row.scores[task] for row in board.rows for task in board.tasks]
-    notes = [*_mean_notes(board), *ranks_note(board, found), *interval_notes(shown)]
+    notes = [
+        *_mean_notes(board),
+        *held_out_note(board.rows, board.tasks),
+        *ranks_note(board, found),
+        *interval_notes(shown),
+    ]
     return Table(board.title, columns, rows, notes, strong)
 
 

@@ -172,8 +172,8 @@ def instruction_plan(
     plan = peft_plan(base, context, config, options.lr, taught=taught, answers=answered)
     plan.labels_used, plan.curated = 0, curated
     types = ", ".join(f"{s.name} ({s.task.type or 'a type of its own'}, {len(s.train)} rows)" for s in sources)
-    plan.notes += [f"no task of type {context.task.type or context.name} was trained on; trained on {types}"]
-    plan.notes += [one.how for one in curated]
+    plan.notes += [f"Trained on no task of type {context.task.type or context.name}, but on {types}."]
+    plan.notes += [f"{one.how}." for one in curated]
     return plan
 
 
