@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 class InstructionOptions(Options):
     """What the strategies that train on other tasks' instructions share. What trains is LoRA's."""
 
-    lr: float = Field(5e-4, gt=0)
-    """Peak learning rate, as lora's. Published for factors on instructions: 1e-4 to 2e-4, for far larger models and
-    more steps (Dettmers et al. 2023, table 9)."""
+    lr: float = Field(2e-4, gt=0)
+    """Peak learning rate. Published for factors on instructions: 1e-4 to 2e-4 (Dettmers et al. 2023, table 9)."""
     r: int = Field(8, ge=1)
     """Rank of the factors."""
     lora_alpha: int = Field(16, ge=1)

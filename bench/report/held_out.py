@@ -10,18 +10,11 @@ from bench.report.summary import Row
 
 def held_out_note(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
     """One sentence on the strategies that trained on other types of tasks only; nothing where none did."""
-    names = [
-        row.strategy for row in rows if any(cell.info.held_out for task in tasks for cell in row.scores[task].cells)
-    ]
+    held = [(row, task, cell.info) for row in rows for task in tasks for cell in row.scores[task].cells]
+    names = list(dict.fromkeys(row.strategy for row, _, info in held if info.held_out))
     if not names:
         return []
-    types = {
-        task: cell.info.held_out
-        for row in rows
-        for task in tasks
-        for cell in row.scores[task].cells
-        if cell.info.held_out
-    }
+    types = {task: info.held_out for _, task, info in held if info.held_out}
     told = ", ".join(f"{task} is {kind}" if kind != task else f"{task}: no type given" for task, kind in types.items())
     return [
         f"{show.listed(names, 20)} trained on other tasks only, none of the type that is scored ({told}): a score on a "

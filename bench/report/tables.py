@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
 from bench.report.compare import FEWEST_SEEDS
+from bench.report.held_out import held_out_note
 from bench.report.scores import TaskScore
 from bench.report.standing import Standing, ranks_note
 from bench.report.summary import Board, Memory, Row
