@@ -55,7 +55,7 @@ class InContextTuning(Strategy):
             if isinstance(reader, ReplyReader):
                 return Told(module, reader, rows)
             shown = Demonstrations(reader, module, context)
-            shown.rows = rows
+            shown.rows, shown.trained = rows, True
             return shown
 
         plan = instruction_plan(base, context, options, answer, shown=options.k, n=options.n)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from cli_runs import tokens
 from records_factory import Fake, write_run
+from rich.console import Console
 from test_instruction_data import chats, file_task
 from test_report import words
 
@@ -23,9 +25,10 @@ from bench.errors import UserFault
 from bench.job import Job
 from bench.records import PlanFile, Result, Status
 from bench.report import render
+from bench.run import execute
 from bench.score.demonstrations import BETWEEN, Demonstrations
 from bench.score.replies import STEP_BY_STEP, Told
-from bench.store import read_result, write_record
+from bench.store import probe_file, read_probe, read_result, write_record
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.worker import run_cell
 
@@ -88,7 +91,7 @@ def on(*sources: TaskContext) -> TaskContext:
 def test_no_task_of_the_scored_type_is_trained_on(tmp_path: Path) -> None:
     """Two tasks share a type: neither is a source of the other's cell, and both train for a third."""
     more = ["tasks=sst2,rte,cola,mrpc", "strategies=instruct", "tasks.rte.role=both", "tasks.mrpc.role=both",
-            "tasks.mrpc.type=inference"]  # fmt: skip
+            "tasks.mrpc.type=inference", "tasks.mrpc.splits.test=validation"]  # fmt: skip
     found = {job.cell.task: job for job in jobs(tmp_path, *more)}
     assert set(found) == {SST2, RTE, MRPC}, "cola only trains"
     assert {name: list(job.cell.sources) for name, job in found.items()} == {
@@ -169,8 +172,9 @@ def test_tasks_that_only_train_are_no_run(tmp_path: Path) -> None:
 
 def test_more_labels_are_other_cells(tmp_path: Path) -> None:
     """It reads no label of its own task, and the curve runs over its sources' all the same."""
-    curve = ["tasks=sst2,cola", "strategies=instruct,zero_shot", "budget.curve=[4,8]"]
-    found = jobs(tmp_path, *curve)
+    curve = ["suite=instruct-small", "model=random:tiny-llama", "data.source=sample", "tasks=sst2,cola", "device=cpu",
+             "strategies=instruct,zero_shot", "budget.curve=[4,8]", f"results_dir={tmp_path}"]  # fmt: skip
+    found = planning.make(load(curve)).jobs
     assert [(j.cell.strategy, j.cell.budget["labels"]) for j in found] == [
         ("instruct", 4), ("instruct", 8), ("zero_shot", 4),
     ]  # fmt: skip
@@ -367,13 +371,37 @@ def test_stored_weights_answer_as_they_did(tmp_path: Path) -> None:
 def test_the_page_says_which_type_was_held_out(tmp_path: Path) -> None:
     """Below the table of the task, and nothing of the kind where every strategy trained on its own."""
     run_dir = write_run(tmp_path / "results", Fake(tasks=("sst2",), strategies=("zero_shot", "lora")))
-    html, _ = render(run_dir, tmp_path / "plain")
-    assert "held-out" not in words(html.read_text(encoding="utf-8"))
+    assert "held-out" not in words(render(run_dir, tmp_path / "plain")[0].read_text(encoding="utf-8"))
     plan = PlanFile.model_validate_json((run_dir / "plan.json").read_text(encoding="utf-8"))
     held = [c.model_copy(update={"held_out": "sentiment" if c.strategy == "lora" else None}) for c in plan.cells]
     write_record(run_dir / "plan.json", plan.model_copy(update={"cells": held}))
-    html, markdown = render(run_dir, tmp_path / "held")
+    told = render(run_dir, tmp_path / "held")
     says = (
         "lora trained on other tasks only, none of the type that is scored (sst2 is sentiment): a score on a held-out"
     )
-    assert says in words(html.read_text(encoding="utf-8")) and says in markdown.read_text(encoding="utf-8")
+    assert says in words(told[0].read_text(encoding="utf-8")) and says in told[1].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "labels"), [("instruct", 0), ("in_context_tuning", 2)])
+def test_finished_cells_are_probed_and_not_run_again(name: str, labels: int, tmp_path: Path) -> None:
+    """From stored weights: another task of the run, and whether a source holds a test item, in which none of its own
+    labels are looked for that it has not read."""
+    small = [token for token in tokens(tmp_path) if not token.startswith(("suite=", "tasks.", "model="))]
+    given = [*small, "suite=instruct-small", "model=random:tiny-llama", "tasks=sst2,rte,cola", "tasks.sst2.limit=20",
+             "tasks.rte.limit=20", f"strategies={name}", "probes.retention.items=20", "probes.contamination.items=20",
+             *(["strategies.in_context_tuning.k=2", "strategies.in_context_tuning.sources=all"] if labels else [])]  # fmt: skip
+    with (tmp_path / "output.txt").open("w") as out:
+        results = execute(load(given), Console(file=out, width=200))
+    for result in results:
+        assert result.outcome.status is Status.ok, result.outcome.reason
+        assert result.used is not None and result.used.labels == labels
+        folder = tmp_path / "results" / "instruct-small" / result.cell.id
+        kept = read_probe(probe_file(folder, "retention")).retention
+        other = {"sst2": "rte", "rte": "sst2"}[result.cell.task]
+        assert kept is not None and [one.task for one in kept.tasks] == [other]
+        seen = read_probe(probe_file(folder, "contamination")).contamination
+        assert seen is not None and "overlap" in {check.family for check in seen.checks}
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*-s0-*/*.json")}
+    with (tmp_path / "again.txt").open("w") as out:
+        execute(load(given), Console(file=out, width=200))
+    assert stamps and stamps == {path: path.stat().st_mtime_ns for path in stamps}

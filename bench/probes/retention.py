@@ -29,9 +29,8 @@ def elsewhere(answer: Answerer, context: TaskContext) -> Adapted:
     inner = answer
     while isinstance(inner, Calibrated | ImplicitReward):
         inner = inner.inner
-    if isinstance(
-        inner, Demonstrations
-    ):  # of a model trained to read them; those of its own task say nothing of another
+    # a model that learned to read demonstrations is asked without: those of its own task say nothing of another
+    if isinstance(inner, Demonstrations) and inner.trained:
         return Adapted(inner.module, make_reader(inner.reader.base, context))
     if not isinstance(inner, Adapted) or not isinstance(inner.reader, VerbalizerReader):
         raise Unsupported("what it adapts is its own prompt, which says nothing about another task: use lora or full")
