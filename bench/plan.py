@@ -18,7 +18,7 @@ from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
 from bench.records import CellInfo
-from bench.refusals import check_cap, check_probes, check_sources
+from bench.refusals import check_cap, check_probes, check_sources, nothing_runs
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -91,15 +91,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
                         )
                         jobs.append(make_job(request, cell, models[spec], variant, others, located))
     if not jobs:
-        asked = ", ".join(suite.strategies)
-        if not scored:
-            raise UserFault(
-                f"no cell to run: {', '.join(suite.tasks)} only train others (role: train); allowed: a task to score"
-            )
-        raise UserFault(
-            f"no cell to run: the tasks list their own strategies, none of which is among those selected ({asked}); "
-            "allowed: one that the suite file lists there"
-        )
+        raise nothing_runs(suite)
     return Planned(source, jobs, models, target)
 
 

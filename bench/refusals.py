@@ -66,3 +66,14 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
             raise unknown("strategy in probes.contamination.strategies", name, known)
         if not known[name].strategy.spends(known[name].options):
             raise UserFault(f"probes.contamination.strategies: {name} trains nothing, so nothing can be planted in it")
+
+
+def nothing_runs(suite: Suite) -> UserFault:
+    """Why a request has no cell: its tasks only train others, or list other strategies than those selected."""
+    if all(task.role == "train" for task in suite.tasks.values()):
+        names = ", ".join(suite.tasks)
+        return UserFault(f"no cell to run: {names} only train others (role: train); allowed: a task to score")
+    return UserFault(
+        "no cell to run: the tasks list their own strategies, none of which is among those selected "
+        f"({', '.join(suite.strategies)}); allowed: one that the suite file lists there"
+    )

@@ -120,14 +120,14 @@ def load(adapters_path: str | None = None) -> dict[str, Strategy]:
 def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> Variant:
     """Resolve a suite's entry: its `base` (by default its own name), its `sources` and validated options."""
     raw = dict(raw)
-    base, sources = raw.pop("base", name), raw.pop("sources", None)
-    if sources is None:
-        sources = "all" if base in strategies and strategies[base].other_types else ()
+    base, sources = raw.pop("base", name), raw.pop("sources", ())
     if sources != "all" and not (isinstance(sources, list | tuple) and all(isinstance(s, str) for s in sources)):
         raise UserFault(f"strategies.{name}.sources: a list of task names or 'all', got {sources!r}")
     if not isinstance(base, str) or base not in strategies:
         raise unknown("strategy", str(base), strategies)
     strategy = strategies[base]
+    if strategy.other_types and not sources:
+        sources = "all"
     options_type: type[BaseModel] = strategy.Options
     try:
         options = options_type.model_validate(raw)
