@@ -268,9 +268,9 @@ def test_finished_cells_are_probed_and_not_run_again(name: str, labels: int, tmp
     """From stored weights: another task of the run, and whether a source holds a test item, in which none of its own
     labels are looked for that it has not read."""
     small = [token for token in tokens(tmp_path) if not token.startswith(("suite=", "tasks.", "model="))]
-    given = [*small, "suite=instruct-small", "model=random:tiny-llama", "tasks=sst2,rte,cola", "tasks.sst2.limit=20",
+    given = [*small, "suite=instruct-small", "model=random:tiny-llama", "tasks=sst2,rte,cola,alpaca", "tasks.sst2.limit=20",
              "tasks.rte.limit=20", f"strategies={name}", "probes.retention.items=20", "probes.contamination.items=20",
-             *(["strategies.in_context_tuning.k=2", "strategies.in_context_tuning.sources=all"] if labels else [])]  # fmt: skip
+             *(["strategies.in_context_tuning.k=2", "strategies.in_context_tuning.sources=[cola]"] if labels else [])]  # fmt: skip
     with (tmp_path / "output.txt").open("w") as out:
         results = execute(load(given), Console(file=out, width=200))
     for result in results:
