@@ -204,3 +204,31 @@ class Tuning(Record):
     """What the defaults score on the test items, fitted on all labels; None where they were chosen or could not run."""
     remark: str | None = None
     """Why fewer configurations were tried than the budget allows."""
+
+
+class LeftOut(Record):
+    """One row that was not trained on."""
+
+    row: int
+    """Its number in the split's file, from 0."""
+    rule: str
+    """The first rule that it breaks (see `bench.data.instructions`)."""
+    nearest: int | None = None
+    """The kept row that it is too near to."""
+    similarity: float | None = None
+    """ROUGE-L F1 of both instructions, 0..1."""
+
+
+class Curated(Record):
+    """What a filter or a choice left of the rows of one source."""
+
+    source: str
+    """The task whose rows they are."""
+    candidates: int
+    """Rows that were looked at: those the label budget allows."""
+    kept: list[int]
+    """Row numbers of those that were trained on, in the order they were taken."""
+    left_out: list[LeftOut]
+    """Rows that break a rule; the others that are missing were not drawn or not chosen."""
+    how: str
+    """What was done, in a sentence."""

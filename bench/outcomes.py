@@ -41,6 +41,11 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
             f"{name} learns which of two answers is preferred, and {context.name} has labels: use lora or full, or a "
             "task of kind prefer"
         )
+    if strategy.other_types and not context.sources:
+        raise Unsupported(
+            f"{name} trains on tasks of other types than the one it is scored on, and this run has none: choose tasks "
+            "of two types or more (tasks.<name>.type)"
+        )
     if len(context.train) < needs.train_labels:
         raise Unsupported(
             f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench import identity, registry
 from bench.cards import GIB, Card, card_named
 from bench.config import Budget, Request, Suite, Task, Template
-from bench.data.formats import candidates
+from bench.data.formats import candidates, instructions
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault
@@ -18,7 +18,7 @@ from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
 from bench.records import CellInfo
-from bench.refusals import check_cap, check_probes, check_sources
+from bench.refusals import check_cap, check_probes, check_sources, nothing_runs
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -62,7 +62,8 @@ def make(request: Request, on_target: bool = False) -> Planned:
     suite, settings = request.suite, request.settings
     target = card_named(suite.gpu) if suite.gpu else None
     strategies = registry.load(settings.adapters_path)
-    variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
+    scored = [name for name, task in suite.tasks.items() if task.role != "train"]
+    variants = {task: task_variants(suite, suite.tasks[task], strategies) for task in scored}
     check_sources(suite, variants)
     check_probes(request, variants)
     models = {spec: parse(spec) for spec in models_of(suite)}
@@ -77,7 +78,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
             raise UserFault("micro_batch=auto is found from predictions; allowed with predict=false: a number")
     suite = capped(suite, target, device)
     jobs = []
-    for name, task in suite.tasks.items():
+    for name, task in ((name, suite.tasks[name]) for name in scored):
         for spec in [task.model] if task.model else suite.model:
             assert spec is not None
             for variant in variants[name]:
@@ -90,11 +91,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
                         )
                         jobs.append(make_job(request, cell, models[spec], variant, others, located))
     if not jobs:
-        asked = ", ".join(suite.strategies)
-        raise UserFault(
-            f"no cell to run: the tasks list their own strategies, none of which is among those selected ({asked}); "
-            "allowed: one that the suite file lists there"
-        )
+        raise nothing_runs(suite)
     return Planned(source, jobs, models, target)
 
 
@@ -120,7 +117,7 @@ def repeats(suite: Suite, variant: Variant) -> list[tuple[Budget, int]]:
     if not strategy.spends(variant.options):
         budgets = list({budget.labels: budget for budget in reversed(budgets)}.values())[::-1]
     seeds = suite.seeds if seeded(suite, variant) else suite.seeds[:1]
-    reads_labels = strategy.needs.train_labels > 0 or suite.budget.trials is not None
+    reads_labels = strategy.needs.train_labels > 0 or strategy.other_types or suite.budget.trials is not None
     return [(budget, seed) for budget in (budgets if reads_labels else budgets[:1]) for seed in seeds]
 
 
@@ -191,6 +188,7 @@ def cell_info(
         strategy=variant.name,
         family=variant.strategy.family,
         seeded=seeded(suite, variant),
+        held_out=registry.type_of(name, suite.tasks) if variant.strategy.other_types else None,
         **measured,
     )
 
@@ -231,9 +229,12 @@ LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest")
 def trained_formats(suite: Suite, variant: Variant, tasks: list[str]) -> dict[str, list[Template]]:
     """Task -> what its prompt formats are taken from, where a strategy trains on several; else nothing.
 
-    Always drawn by the same seed: with the probe's, asking a finished cell in other formats would train it anew.
+    Always drawn by the same seed: with the probe's, asking a finished cell in other formats would train it anew. One
+    that trains on other types of tasks sees none of its own task's (`tasks` begins with it).
     """
     number = variant.options.formats_in_training
+    if variant.strategy.other_types:
+        return {name: instructions(suite.tasks[name], number, FORMATS_SEED) for name in tasks[1:]}
     return {n: candidates(suite.tasks[n], number, FORMATS_SEED) for n in tasks if number > 1}
 
 
@@ -270,7 +271,7 @@ def make_job(
             SourceJob(name=n, task=tasks[n], located=sent(located[n]), formats=formats.get(n, [])) for n in others
         ],
         formats=formats.get(cell.task, []),
-        wants_sources=bool(variant.sources),
+        wants_sources=bool(variant.sources) and not variant.strategy.other_types,
         position=sum(name < cell.task for name in others),
         folder=str((Path(settings.results_dir) / request.run_name / cell.id).resolve()),
         adapters_path=None if settings.adapters_path is None else str(Path(settings.adapters_path).resolve()),
@@ -287,7 +288,8 @@ def make_job(
 
 
 def asked_besides(suite: Suite, task: str, sources: list[str]) -> list[str]:
-    """The other tasks a cell is asked about: those with labels, of the same model, that it does not train on."""
+    """The other tasks a cell is asked about: those with labels, of the same model, that are scored and that it
+    does not train on."""
     asked = suite.probes.retention
     if asked is None:
         return []
@@ -297,6 +299,7 @@ def asked_besides(suite: Suite, task: str, sources: list[str]) -> list[str]:
         if name not in (task, *sources)
         and (asked.tasks is None or name in asked.tasks)
         and not other.spoken
+        and other.role != "train"
         and other.model == suite.tasks[task].model
     ]
 

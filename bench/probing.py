@@ -82,7 +82,9 @@ class Asked(Cell):
             context = replace(context, train=shown)
         # zero-shot reads no row, so none can hold a test item; but its trials were judged by all of them
         reads = plan.labels_used != 0 or job.cell.budget.get("trials") is not None
-        pools = [rows.train, *(rows_of(source.name, source.task, source.located).train for source in job.sources)]
+        own = context if reads else replace(context, train=Rows([], [], []))
+        pools = [rows.train] if reads else []
+        pools += [rows_of(source.name, source.task, source.located).train for source in job.sources]
         template = context.task.templates[0]
         base = Remembered(Base(lambda: self.base_answer(context, meter)), folder_of(job, job.task.labels), template)
         subject = Subject(
@@ -91,8 +93,8 @@ class Asked(Cell):
             rows,
             base=base if trained and context.readout == "verbalizer" else None,
             trained=trained,
-            read=rows_read(context, drawn_test(job, rows) if job.cell.plant else None) if reads else [],
-            pool=[fields for pool in pools for fields in pool.fields] if reads else [],
+            read=rows_read(own, drawn_test(job, rows) if job.cell.plant else None),
+            pool=[fields for pool in pools for fields in pool.fields],
             dose=job.cell.plant,
         )
         return examine(subject, asked, meter)

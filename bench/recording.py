@@ -38,6 +38,7 @@ class Recorder:
 
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
         self.notes += plan.notes
+        self.fields["curated"] = plan.curated
         own = sum(task == context.name for task, _ in trained.read)
         read = own if trained.losses else len(context.train)
         if "tuning" in self.fields:

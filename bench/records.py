@@ -12,7 +12,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bench.config.schema import Claim
+from bench.measured import Curated as Curated
 from bench.measured import Halt as Halt
+from bench.measured import LeftOut as LeftOut
 from bench.measured import Parameters as Parameters
 from bench.measured import Phase as Phase
 from bench.measured import Predicted as Predicted
@@ -95,6 +97,8 @@ class CellInfo(Record):
     """Whether AdamW worked on all weights at once on a CPU, as it does on a card."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
+    held_out: str | None = None
+    """The task's type, where it trained on tasks of other types only; None for every other strategy."""
     formats_digest: str | None = None
     """Digest of the prompt formats trained on, where they are several (`formats_in_training`)."""
     limit: int | None = None
@@ -149,6 +153,8 @@ class Result(Record):
     data: DataInfo
     model_note: str | None = None
     """What the base model already is (instruction-tuned, 4-bit source, random ...), in a sentence."""
+    curated: list[Curated] = Field(default_factory=list)
+    """What a filter or a choice left of the rows of its sources, where one was asked for."""
     near_ties: int | None = None
     """Test items whose best two label scores lie within 1e-3: another batch size or machine may answer differently."""
     notes: list[str] = Field(default_factory=list)

@@ -31,6 +31,11 @@ def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
             for other in () if variant.sources == "all" else variant.sources:
                 if other not in suite.tasks:
                     raise unknown(f"task in strategies.{variant.name}.sources", other, suite.tasks)
+                if suite.tasks[other].role == "test":
+                    raise UserFault(
+                        f"strategies.{variant.name}.sources: {other} has role: test, so no other task trains on it; "
+                        "allowed: tasks without a role or with role: train"
+                    )
             for other in variant.sources_of(task, suite.tasks):
                 for key in ("batch", "sequence"):
                     if getattr(suite.tasks[other], key) != getattr(suite.tasks[task], key):
@@ -50,7 +55,7 @@ def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
         )
     if probes.formats is not None:
         for task in request.suite.tasks.values():
-            if not task.spoken:  # too few are told now, not at the end
+            if not task.spoken and task.role != "train":  # too few are told now, not at the end
                 sample(task, probes.formats.number, probes.formats.seed, chat=False)
     if probes.writing is not None:
         for name, task in request.suite.tasks.items():
@@ -83,3 +88,14 @@ def check_scorer(name: str, task: Task) -> None:
                 f"tasks.{name}.scorer: {task.scorer} shares rows with splits.{part}, {slice_}; a scorer of what is "
                 "written learns from rows of its own"
             )
+
+
+def nothing_runs(suite: Suite) -> UserFault:
+    """Why a request has no cell: its tasks only train others, or list other strategies than those selected."""
+    if all(task.role == "train" for task in suite.tasks.values()):
+        names = ", ".join(suite.tasks)
+        return UserFault(f"no cell to run: {names} only train others (role: train); allowed: a task to score")
+    return UserFault(
+        "no cell to run: the tasks list their own strategies, none of which is among those selected "
+        f"({', '.join(suite.strategies)}); allowed: one that the suite file lists there"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from bench.config.load import worded
+from bench.config.schema import Task
 from bench.errors import UserFault, unknown
 from bench.places import bundled
 from bench.strategy import Options, Strategy
@@ -32,12 +33,25 @@ class Variant:
     strategy: Strategy
     options: Options
     sources: tuple[str, ...] | Literal["all"] = ()
-    """Other tasks of the suite that the cell trains on too; `all`: every other one."""
+    """Other tasks of the suite that the cell trains on too; `all`: every other one that may be trained on."""
 
-    def sources_of(self, task: str, tasks: Iterable[str]) -> list[str]:
+    def sources_of(self, task: str, tasks: Mapping[str, Task]) -> list[str]:
         """The sources of one task's cell among the suite's `tasks`, by name: the order they are asked for in must not
-        change what is trained."""
-        return sorted(name for name in tasks if name != task and (self.sources == "all" or name in self.sources))
+        change what is trained. None is of the task's own type where the strategy holds that out."""
+        out = type_of(task, tasks) if self.strategy.other_types else None
+        return sorted(
+            name
+            for name, other in tasks.items()
+            if name != task
+            and other.role != "test"
+            and (self.sources == "all" or name in self.sources)
+            and type_of(name, tasks) != out
+        )
+
+
+def type_of(name: str, tasks: Mapping[str, Task]) -> str:
+    """The type of a task: its own name where it says none."""
+    return tasks[name].type or name
 
 
 def folders(adapters_path: str | None) -> list[Path]:
@@ -112,6 +126,8 @@ def variant(name: str, raw: dict[str, Any], strategies: dict[str, Strategy]) -> 
     if not isinstance(base, str) or base not in strategies:
         raise unknown("strategy", str(base), strategies)
     strategy = strategies[base]
+    if strategy.other_types and not sources:
+        sources = "all"
     options_type: type[BaseModel] = strategy.Options
     try:
         options = options_type.model_validate(raw)

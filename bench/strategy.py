@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 
 from bench.config.frozen import Frozen
 from bench.config.schema import Readout, Task, Template
+from bench.measured import Curated
 from bench.space import Space
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Examples:
     labels: list[int]
     items: list[tuple[str, int]]
     """Task and row number: which labelled item it is, so that one read twice counts once."""
+    beside: list[list[tuple[str, int]]] = field(default_factory=list)
+    """Of each row the other labelled items it shows, such as demonstrations; empty: of none."""
 
     @property
     def lengths(self) -> list[int]:
@@ -226,6 +229,8 @@ class Plan:
     seen: list[torch.nn.Module] = field(default_factory=list)
     """Modules whose forwards the meter watches."""
     notes: list[str] = field(default_factory=list)
+    curated: list[Curated] = field(default_factory=list)
+    """What a filter or a choice left of a source's rows."""
 
 
 class Strategy(ABC):
@@ -252,6 +257,8 @@ class Strategy(ABC):
     there."""
     keeps_all: ClassVar[bool] = True
     """Whether everything it creates is needed afterwards; not so where an encoder or pruned ranks are thrown away."""
+    other_types: ClassVar[bool] = False
+    """Whether it trains on the run's tasks of other types and on none of its own task's type, which is held out."""
     ranges: ClassVar[Space] = {}
     """Options that `budget.trials` varies, each over its published range; empty: there is nothing to tune."""
     Options: ClassVar[type[Options]] = Options

@@ -16,6 +16,7 @@ FAMILIES = (
     "soft prompts",
     "any other PEFT method",
     "prompting",
+    "instruction tuning",
 )
 """In the order of the course table; a family not named here comes last."""
 HEAD = """# The strategies

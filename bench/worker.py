@@ -159,7 +159,7 @@ class Cell(Recorder):
     def in_formats(self, context: TaskContext, base: Base) -> TaskContext:
         """With the prompt formats to train on that this model can read, of the task and of its sources."""
         wanted = self.options.formats_in_training
-        if wanted == 1:
+        if wanted == 1 and not self.strategy.other_types:
             return context
         of = {s.name: s.formats for s in self.job.sources} | {context.name: self.job.formats}
         read = {name: spoken(templates, wanted, speaks(base)) for name, templates in of.items()}

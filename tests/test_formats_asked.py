@@ -291,6 +291,7 @@ def taught(name: str, family: str, readout: str, number: int = 3) -> Any:
         for n in NAMES
         if "lr" in STRATEGIES[n].Options.model_fields
         and n not in ("adapter_fusion", "frozen")
+        and not STRATEGIES[n].other_types  # every row of a source in a format of its own (tests/test_instruct.py)
         and not STRATEGIES[n].needs.pairs  # rows hold the answers, which no format can reword
     ],
 )

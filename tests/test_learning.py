@@ -63,7 +63,7 @@ def test_the_loss_falls(name: str, family: str, readout: str) -> None:
     torch.set_num_threads(1)
     seed_everything(0)
     strategy, base = STRATEGIES[name], talkative(family)
-    context = tiny.context(readout, train=learnable())
+    context = tiny.with_source(name, tiny.context(readout, train=learnable()))
     chosen = tiny.options(name, **({"top_layers": 1} if name == "frozen" else {}))
     rate = LR.get(name, 2e-2)
     update = {key: rate for key in ("lr", "fusion_lr") if key in type(chosen).model_fields}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "p_tuning": {"num_virtual_tokens": 4},
     "prefix_tuning": {"num_virtual_tokens": 4},
     "lora": {"r": 2},
+    "instruct": {"r": 2},
+    "in_context_tuning": {"r": 2, "k": 2},
 }
 """Options that fit a model of 512 positions; a strategy not named here runs with its defaults."""
 BATCH, SEQUENCE, LABELS, EXAMPLES = 4, 48, 12, 22
@@ -107,6 +109,11 @@ def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) ->
     return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]
 
 
+def with_source(name: str, given: TaskContext) -> TaskContext:
+    """The context with a source of the same rows, for a strategy that trains on other types of tasks; else as it is."""
+    return replace(given, sources=(replace(given, name="other"),)) if STRATEGIES[name].other_types else given
+
+
 def options(name: str, **more: Any) -> Options:
     """A strategy's options, small enough for the tiny models."""
     return STRATEGIES[name].Options.model_validate({**SMALL.get(name, {}), **more})
@@ -164,7 +171,9 @@ def drive(
         base(family),
         Budget(labels=labels, **(axis or {"train_examples": EXAMPLES})),
     )
-    done = Driven(model, context(readout, labels, seed, task=task_of(name)), budget, snapshot(model.module))
+    done = Driven(
+        model, with_source(name, context(readout, labels, seed, task=task_of(name))), budget, snapshot(model.module)
+    )
     seed_everything(seed)
     try:
         refuse_what_is_missing(strategy, model, done.context)

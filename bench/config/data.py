@@ -59,6 +59,11 @@ class Template(Frozen):
     )
     chat: bool = Field(False, description="the pattern is the user's turn of the model's own chat template")
 
+    @property
+    def places(self) -> set[str]:
+        """Fields that the pattern names."""
+        return set(re.findall(r"\{(\w+)\}", self.pattern))
+
 
 class Splits(Frozen):
     """Names of splits or slices of one: `train`, `train[:80%]`. Slices are disjoint by text."""

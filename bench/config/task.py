@@ -23,6 +23,9 @@ TARGET, RATIONALE = "target", "rationale"
 """Fields of kind generate that no pattern may name: the answer from the label's column, and the reasoning before it."""
 CHOSEN = {"chosen", "rejected"}
 """Columns of answers whose order says which is preferred; rows show them in an order of their own."""
+INSTRUCTION, INPUT, MESSAGES = "instruction", "input", "messages"
+"""Fields of instruction rows: what is asked, a text it is asked about (may be empty), and a chat that holds an
+instruction and its answer."""
 
 
 class Task(Frozen):
@@ -34,12 +37,20 @@ class Task(Frozen):
         "classify", description="the labels are the same for every row, or name its own options, or say which of its "
         "two answers is preferred, or a free reply is right or wrong"
     )  # fmt: skip
+    type: Word | None = Field(
+        None, description="type of task, such as sentiment: instruction tuning trains on other types only; by default "
+        "every task is a type of its own"
+    )  # fmt: skip
+    role: Literal["both", "train", "test"] = Field(
+        "both", description="`train`: other tasks train on it and it is not scored; `test`: no other task trains on it"
+    )
     objective: Literal["labels", "language"] = Field(
         "labels", description="training loss: over the labels' scores, or over every next token of the prompt"
     )
     columns: dict[str, str] = Field(
         description="field -> data column; `label` is the label's column, `options` holds the list of a row's options "
-        "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), the others are text"
+        "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), `messages` a chat "
+        "(kind generate), the others are text"
     )
     labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
     gap: float | None = Field(
@@ -93,6 +104,15 @@ class Task(Frozen):
         labels = {"prefer": ANSWERS, "generate": RIGHT}.get(raw.get("kind", "")) if isinstance(raw, dict) else None
         return raw if labels is None else {"labels": list(labels), **raw}
 
+    @model_validator(mode="before")
+    @classmethod
+    def nothing_scored(cls, raw: Any) -> Any:
+        """What is not scored needs no test split."""
+        splits = raw.get("splits") if isinstance(raw, dict) and raw.get("role") == "train" else None
+        if not isinstance(splits, dict) or "train" not in splits or "test" in splits:
+            return raw
+        return {**raw, "splits": {**splits, "test": splits["train"]}}
+
     @model_validator(mode="after")
     def coherent(self) -> Task:
         if self.kind == "prefer":
@@ -103,7 +123,9 @@ class Task(Frozen):
             raise ValueError("kind generate and 'reply' (how a reply is read) go together")
         if self.kind == "generate":
             self._replies()
-        if self.kind != "prefer" and ("label" not in self.columns or len(self.columns) < 2):
+        if MESSAGES in self.columns:
+            self._chats()
+        elif self.kind != "prefer" and ("label" not in self.columns or len(self.columns) < 2):
             raise ValueError("columns needs 'label' and at least one text field")
         if self.cluster is not None and self.cluster not in self.fields:
             close = nearest(self.cluster, self.fields)
@@ -122,7 +144,7 @@ class Task(Frozen):
         return self
 
     def _check(self, template: Template) -> None:
-        places = set(re.findall(r"\{(\w+)\}", template.pattern))
+        places = template.places
         if self.spoken:
             if stray := places - set(self.prompt_fields):
                 raise ValueError(
@@ -184,6 +206,24 @@ class Task(Frozen):
         if TARGET in self.columns:
             raise ValueError(f"'{TARGET}' is what the label's column holds: name the column 'label'")
 
+        if self.instructs and INPUT in self.columns and len({INPUT in one.places for one in self.templates}) == 1:
+            raise ValueError(
+                "the input of an instruction may be empty: give a pattern that names {input} and one that does not"
+            )
+
+    def _chats(self) -> None:
+        """Raise ValueError where a chat is not all that a row holds."""
+        if self.kind != "generate" or len(self.columns) > 1:
+            raise ValueError(
+                f"'{MESSAGES}' holds a chat, instruction and answer in one: give kind: generate and no other column, "
+                f"got {self.kind} with {sorted(self.columns)}"
+            )
+
+    @property
+    def instructs(self) -> bool:
+        """Whether a row is an instruction of its own, as in instruction files, and not one item of a task."""
+        return self.kind == "generate" and INSTRUCTION in self.text_columns
+
     @property
     def spoken(self) -> bool:
         """Whether answers are texts of the rows, which follow the pattern, and no words of a verbalizer."""
@@ -201,6 +241,8 @@ class Task(Frozen):
     @property
     def text_columns(self) -> dict[str, str]:
         """Field -> column of the fields that are one text each, in the order the suite wrote them."""
+        if MESSAGES in self.columns:
+            return {INSTRUCTION: self.columns[MESSAGES]}
         apart = ("label", OPTIONS) if self.kind == "choose" else ("label",)
         return {field: column for field, column in self.columns.items() if field not in apart}
 

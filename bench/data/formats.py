@@ -82,6 +82,20 @@ def candidates(task: Task, number: int, seed: int) -> list[Template]:
     return whole
 
 
+def instructions(task: Task, number: int, seed: int) -> list[Template]:
+    """Up to `number` ways to put a task as an instruction: its templates, then formats drawn by `seed`, as far as the
+    task lists what they are made of (`formats`). Drawn ones are turns of a chat where the first template is one.
+    """
+    found = list(task.templates[:number])
+    if task.formats is not None and not task.spoken:
+        for template, _ in drawn(task, seed):
+            if len(found) == number:
+                break
+            if template.chat == found[0].chat and template not in found:
+                found.append(template)
+    return found
+
+
 def spoken(templates: Sequence[Template], number: int, chat: bool) -> tuple[Template, ...]:
     """The first `number` of `candidates` that a model with (`chat`) or without a chat template can read."""
     return tuple(t for i, t in enumerate(templates) if chat or not t.chat or i == 0)[:number]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bench.config.task import RATIONALE, TARGET, Task
+from bench.config.task import MESSAGES, RATIONALE, TARGET, Task
 from bench.errors import UserFault
 
 WORKINGS = re.compile(r"<<[^>]*>>")
@@ -28,11 +28,13 @@ def targets(
         told = "" if value is None else str(value).strip()
         match = re.search(finds, told) if finds else None
         target = told if finds is None else (match[1] or "").strip() if match else ""
-        if not ANSWERS[task.reply.reads].search(target):
+        # an instruction file may hold empty answers; whoever trains on it leaves them out and says so
+        if not ANSWERS[task.reply.reads].search(target) and not (task.role == "train" and task.instructs and not told):
             where = f"a text in which '{finds}' finds " if finds else ""
             got = f"'{told[:57]}...'" if len(told) > 60 else f"'{told}'"
             wanted = f"{where}{WANTED[task.reply.reads]}"
-            raise UserFault(f"{place}{row}: column '{task.columns['label']}' holds {got}; allowed: {wanted}")
+            name = task.columns.get("label") or task.columns[MESSAGES]
+            raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed: {wanted}")
         one = {name: values[i] for name, values in texts.items()}
         if RATIONALE in one:
             one[RATIONALE] = reasoning(one[RATIONALE], finds)

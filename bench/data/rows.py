@@ -10,7 +10,9 @@ from typing import Any
 
 from bench.config.data import OPTIONS
 from bench.config.schema import Task
+from bench.config.task import INPUT, INSTRUCTION, MESSAGES
 from bench.data.arithmetic import choice
+from bench.data.chats import instructions
 from bench.data.preferences import preferences
 from bench.data.replies import targets
 from bench.data.sources import PAIRS, Located
@@ -69,13 +71,17 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     if task.data.made:
         return _made(task, located)
     train, test = parse(task.splits.train), parse(task.splits.test)
+    if task.role == "train":
+        test = train
     whole = {base: _read_split(name, task, located, base) for base in dict.fromkeys((train.base, test.base))}
-    if train.base == test.base:
+    if train.base == test.base and task.role != "train":
         _no_overlap(name, task, train, test, len(whole[train.base]))
     parts = [_part(name, whole[s.base], s, text) for s, text in ((train, task.splits.train), (test, task.splits.test))]
     pattern = None if located.source == "sample" else task.splits.train_matches  # its splits are alike already
     if pattern is not None:
         parts[0] = _matching(name, parts[0], pattern)
+    if task.role == "train":
+        return TaskRows(parts[0], Rows([], [], []), located, pattern)
     wordings = _wordings(name, task, located, parts[1])
     return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings)
 
@@ -163,14 +169,19 @@ def _read_split(name: str, task: Task, located: Located, base: str) -> Rows:
 def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) -> Rows:
     """Checked rows from a split's values."""
     texts = {field: values[column] for field, column in task.text_columns.items()}
+    told = values.get(task.columns.get("label", ""), [])
+    if MESSAGES in task.columns:
+        texts[INSTRUCTION], told = instructions(texts[INSTRUCTION], index, place, task.columns[MESSAGES])
+    if task.instructs and INPUT in texts:
+        texts[INPUT] = ["" if text is None else text for text in texts[INPUT]]
     for field_name, column in texts.items():
-        check_texts(column, index, place, task.columns[field_name])
+        check_texts(column, index, place, task.text_columns[field_name], task.instructs and field_name == INPUT)
     # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
     texts = {name: [text.strip() for text in column] for name, column in texts.items()}
     if task.kind == "prefer":
-        return Rows(*preferences(task, texts, values.get(task.columns.get("label", "")), index, place))
+        return Rows(*preferences(task, texts, told or None, index, place))
     if task.reply is not None:
-        fields, kept = targets(task, texts, values[task.columns["label"]], index, place)
+        fields, kept = targets(task, texts, told, index, place)
         return Rows(fields, [1] * len(fields), kept)
     if OPTIONS in task.columns and task.kind == "choose":
         name = task.columns[OPTIONS]

@@ -28,18 +28,20 @@ def those_where(values: Values, index: list[int], where: Mapping[str, Sequence[s
     return kept
 
 
-def check_texts(column: list[Any], index: list[int], place: str, name: str) -> None:
-    """Raise `UserFault` for a value that is no text, or an empty one. `index`: each value's row number."""
+def check_texts(column: list[Any], index: list[int], place: str, name: str, empty: bool = False) -> None:
+    """Raise `UserFault` for a value that is no text, or an empty one unless `empty` ones are allowed. `index`: each
+    value's row number."""
     for row, value in zip(index, column, strict=True):
         if not isinstance(value, str):
             got = "null" if value is None else f"{type(value).__name__} {_short(value)}"
-        elif not value.strip():
+        elif not value.strip() and not empty:
             got = "an empty text"
         elif not _is_unicode(value):
             got = f"a text with half a surrogate pair {ascii(value)[:60]}"
         else:
             continue
-        raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed: text that is not empty")
+        allowed = "text" if empty else "text that is not empty"
+        raise UserFault(f"{place}{row}: column '{name}' holds {got}; allowed: {allowed}")
 
 
 def _is_unicode(text: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from bench.data.rows import Rows
 from bench.probed import Retained
 from bench.score.adapted import Adapted, Calibrated
+from bench.score.demonstrations import Demonstrations
 from bench.score.readers import VerbalizerReader, make_reader
 from bench.stats.metrics import chance
 from bench.stats.pairs import paired_change
@@ -28,6 +29,9 @@ def elsewhere(answer: Answerer, context: TaskContext) -> Adapted:
     inner = answer
     while isinstance(inner, Calibrated | ImplicitReward):
         inner = inner.inner
+    # a model that learned to read demonstrations is asked without: those of its own task say nothing of another
+    if isinstance(inner, Demonstrations) and inner.trained:
+        return Adapted(inner.module, make_reader(inner.reader.base, context))
     if not isinstance(inner, Adapted) or not isinstance(inner.reader, VerbalizerReader):
         raise Unsupported("what it adapts is its own prompt, which says nothing about another task: use lora or full")
     return Adapted(inner.module, make_reader(inner.reader.base, context))

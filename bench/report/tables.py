@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from bench.report import format as show
 from bench.report.collect import STATUS_WORDS, CellView
 from bench.report.compare import FEWEST_SEEDS
+from bench.report.held_out import held_out_note
 from bench.report.scores import TaskScore
 from bench.report.standing import Standing, ranks_note
 from bench.report.summary import Board, Memory, Row
@@ -119,7 +120,12 @@ def leaderboard(board: Board, pick: Row | None, found: dict[str, Standing] | Non
             entries.insert(-1, _front(found.get(row.strategy, Standing())))
     strong = next((i for i, row in enumerate(board.rows) if row is pick), None)
     shown = [row.scores[task] for row in board.rows for task in board.tasks]
-    notes = [*_mean_notes(board), *ranks_note(board, found), *interval_notes(shown)]
+    notes = [
+        *_mean_notes(board),
+        *held_out_note(board.rows, board.tasks),
+        *ranks_note(board, found),
+        *interval_notes(shown),
+    ]
     return Table(board.title, columns, rows, notes, strong)
 
 

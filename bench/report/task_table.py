@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.compare import Pair
+from bench.report.held_out import held_out_note
 from bench.report.scores import TaskScore, accuracy_of
 from bench.report.standing import detectable
 from bench.report.summary import Board, Row, improving, median, peak_memory, phase_of
@@ -52,7 +53,7 @@ def task_table(board: Board, task: str, pairs: Sequence[Pair] = ()) -> Table:
         )
     else:
         table.notes.append("Chance and the number of test items: not measured.")
-    table.notes += interval_notes(scores)
+    table.notes += [*held_out_note(board.rows, [task]), *interval_notes(scores)]
     if several:
         table.notes.append("The best of k seeds is the largest of k scores and not comparable with a mean.")
     if finds := detectable(pairs, task):

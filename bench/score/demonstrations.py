@@ -34,6 +34,8 @@ class Demonstrations:
         self.reader, self.module, self.names = reader, module, context.task.labels
         self.rows: Rows | None = None
         self.choose: Any = None
+        self.trained = False
+        """Whether the model itself was changed, so that it can be asked about another task too."""
 
     def through(self, template: Template) -> Demonstrations:
         """The same demonstrations, they and the question written as another template says."""

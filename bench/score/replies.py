@@ -56,6 +56,16 @@ def right(answer: str | None, target: str, reply: Reply) -> bool:
     return answer == read(target, reply)
 
 
+def spaced(template: Template, text: str) -> str:
+    """An answer as it follows a pattern: with a space of its own, unless one or a turn of a chat stands before it."""
+    return text if template.chat or template.pattern[-1:].isspace() else f" {text}"
+
+
+def reasoned(fields: dict[str, str]) -> str:
+    """The rationale of a row and then its answer."""
+    return f"{fields[RATIONALE]} {MARK} {fields[TARGET]}."
+
+
 class ReplyReader(AnswerReader):
     """Asks a question and reads what the model writes; training is on the target, as plain fine-tuning does."""
 
@@ -73,9 +83,8 @@ class ReplyReader(AnswerReader):
         return self.encode(rows.fields)
 
     def spaced(self, text: str) -> str:
-        """An answer as it follows the pattern: with a space of its own, unless one or a turn stands before it."""
-        apart = self.template.chat or self.template.pattern[-1:].isspace()
-        return text if apart else f" {text}"
+        """An answer as it follows its pattern."""
+        return spaced(self.template, text)
 
     def question(self, fields: dict[str, str], more: str, behind: bool) -> list[int]:
         """Ids of a question that a reply follows; `behind` a shared beginning the first special tokens are there."""
@@ -154,7 +163,7 @@ class Told:
             return self.reader.spaced(fields[TARGET])
         if not fields.get(RATIONALE):
             raise Unsupported("the task's rows hold no rationale to show: name its column 'rationale', or use k=0")
-        return self.reader.spaced(f"{fields[RATIONALE]} {MARK} {fields[TARGET]}.")
+        return self.reader.spaced(reasoned(fields))
 
     def check(self, prefix: Sequence[int], prompts: Sequence[Sequence[int]], most: int) -> None:
         """Raise `Unsupported` where beginning, longest question and reply do not fit the model's context."""

@@ -141,6 +141,8 @@ class Training:
                 plan.after_step(meter.share(meter.spent() + cost))
             self.optimizer.zero_grad()
         done.read.update(self.examples.items[i] for i in rows)
+        if self.examples.beside:
+            done.read.update(item for i in rows for item in self.examples.beside[i])
         return True
 
 

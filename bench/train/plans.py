@@ -18,7 +18,7 @@ from bench.models.parts import count, freeze
 from bench.score.batch import Batch, Encoded
 from bench.score.readers import HeadReader, VerbalizerReader, make_reader
 from bench.score.replies import answering
-from bench.strategy import Examples, ParamGroup, Plan, TaskContext, Unsupported
+from bench.strategy import Answerer, Examples, ParamGroup, Plan, TaskContext, Unsupported
 
 HEAD_LR = 1e-3
 """Least learning rate of a fresh head: at a pretrained weight's rate it would hardly leave its initialisation."""
@@ -89,9 +89,10 @@ def gradient_plan(
     weight_decay: float = 0.0,
     created: int = 0,
     taught: Taught | None = None,
+    answers: Callable[[nn.Module, Reader], Answerer] = answering,
 ) -> Plan:
     """Train `parameters` (and the head, if any) with the cross-entropy over label scores, by default of the task and
-    its sources.
+    its sources; `answers` says how module and reader answer then.
 
     Raises `Unsupported` where nothing would train.
     """
@@ -110,7 +111,7 @@ def gradient_plan(
 
     kept = together(stored, head_of(reader))
     return Plan(
-        answer=answering(module, reader),
+        answer=answers(module, reader),
         save=kept.save,
         load=kept.load,
         module=module,
@@ -220,7 +221,13 @@ def wrapped(target: nn.Module, config: Any, everywhere: str | None) -> Any:
 
 
 def peft_plan(
-    base: Base, context: TaskContext, config: Any, lr: float, everywhere: str | None = None, **options: Any
+    base: Base,
+    context: TaskContext,
+    config: Any,
+    lr: float,
+    everywhere: str | None = None,
+    answers: Callable[[nn.Module, Reader], Answerer] = answering,
+    **options: Any,
 ) -> Plan:
     """Wrap with any PEFT configuration and train what PEFT made trainable. `config.task_type` is set here.
 
@@ -248,7 +255,10 @@ def peft_plan(
 
     def load(folder: Path) -> None:
         bare = module.get_base_model() if config.is_prompt_learning else module.unload()
-        plan.answer = answering(PeftModel.from_pretrained(bare, str(folder)), reader)
+        plan.answer = answers(PeftModel.from_pretrained(bare, str(folder)), reader)
 
-    plan = gradient_plan(base, context, module, reader, parameters, lr, Stored(save, load), created=created, **options)
+    stored = Stored(save, load)
+    plan = gradient_plan(
+        base, context, module, reader, parameters, lr, stored, created=created, answers=answers, **options
+    )
     return plan
