@@ -190,9 +190,21 @@ def cell_info(
         task=name,
         strategy=variant.name,
         family=variant.strategy.family,
+        group=group_of(variant, task),
         seeded=seeded(suite, variant),
         **measured,
     )
+
+
+APART = ("preference tuning",)
+"""Families that stand apart where rows have labels: there is no preference to learn there but the label itself, so they
+are held against each other and against the control that trains on as long, and decide no headline."""
+
+
+def group_of(variant: Variant, task: Task) -> str | None:
+    """The group a strategy is ranked in apart from all others; None: it stands among them."""
+    family = variant.strategy.family
+    return family if family in APART and not task.spoken else None
 
 
 def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:

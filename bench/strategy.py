@@ -66,7 +66,7 @@ class Needs:
     replies: bool = False
     """Whether it needs a task that is answered by writing."""
     pairs: bool = False
-    """Whether it needs rows that say which of two answers is preferred."""
+    """Whether it needs rows that say which of several answers is preferred: of two texts, or of the labels' words."""
 
 
 @dataclass(frozen=True)

@@ -220,15 +220,21 @@ def wrapped(target: nn.Module, config: Any, everywhere: str | None) -> Any:
 
 
 def peft_plan(
-    base: Base, context: TaskContext, config: Any, lr: float, everywhere: str | None = None, **options: Any
+    base: Base,
+    context: TaskContext,
+    config: Any,
+    lr: float,
+    everywhere: str | None = None,
+    reader: Reader | None = None,
+    **options: Any,
 ) -> Plan:
     """Wrap with any PEFT configuration and train what PEFT made trainable. `config.task_type` is set here.
 
-    Raises `Unsupported` as `wrapped` does.
+    `reader`: another one than task and readout call for. Raises `Unsupported` as `wrapped` does.
     """
     from peft import PeftModel, TaskType
 
-    reader = make_reader(base, context)
+    reader = reader or make_reader(base, context)
     freeze(base.module)
     target = target_of(base, reader)
     before = {id(p) for p in base.module.parameters()}
