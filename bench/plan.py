@@ -18,7 +18,7 @@ from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
 from bench.records import CellInfo
-from bench.refusals import check_cap, check_probes, check_sources
+from bench.refusals import check_cap, check_options, check_probes, check_sources
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -64,6 +64,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     strategies = registry.load(settings.adapters_path)
     variants = {task: task_variants(suite, entry, strategies) for task, entry in suite.tasks.items()}
     check_sources(suite, variants)
+    check_options(suite, variants)
     check_probes(request, variants)
     models = {spec: parse(spec) for spec in models_of(suite)}
     source = choose_source(suite.tasks, settings.data)
@@ -190,21 +191,10 @@ def cell_info(
         task=name,
         strategy=variant.name,
         family=variant.strategy.family,
-        group=group_of(variant, task),
+        group=variant.group(task),
         seeded=seeded(suite, variant),
         **measured,
     )
-
-
-APART = ("preference tuning",)
-"""Families that stand apart where rows have labels: there is no preference to learn there but the label itself, so they
-are held against each other and against the control that trains on as long, and decide no headline."""
-
-
-def group_of(variant: Variant, task: Task) -> str | None:
-    """The group a strategy is ranked in apart from all others; None: it stands among them."""
-    family = variant.strategy.family
-    return family if family in APART and not task.spoken else None
 
 
 def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:

@@ -265,6 +265,10 @@ class Strategy(ABC):
         """`ranges`, as these options and this task leave them."""
         return self.ranges
 
+    def check(self, name: str, task: str, of: Task, options: Any) -> None:  # noqa: B027  # most have nothing to refuse
+        """Raise `UserFault` where these options of the suite's entry `name` make no sense on this task, before anything
+        runs."""
+
     @abstractmethod
     def prepare(self, base: Base, context: TaskContext, options: Any) -> Plan:
         """Wrap, initialise and say how to train. Raises `Unsupported` where it cannot work on this base."""

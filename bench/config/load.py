@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
+from bench.config.chain import Step
 from bench.config.formats import FormatMaterial, Wording
 from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe
 from bench.config.reply import Reply
@@ -191,6 +192,7 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "wordings": Wording,
         "contamination": ContaminationProbe,
         "retention": RetentionProbe,
+        "chain": Step,
     }
     here = model
     for part in loc:
