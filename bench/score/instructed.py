@@ -45,7 +45,8 @@ def answer_of(task: Task, template: Template, fields: dict[str, str], label: int
 
 def cleaned(text: str) -> str:
     """A written instruction in one line without quotes around it; a brace would ask for a field's text."""
-    return " ".join(text.split()).strip("\"'` ").replace("{", "(").replace("}", ")")
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(printable.split()).strip("\"'` ").replace("{", "(").replace("}", ")")
 
 
 @dataclass
