@@ -114,11 +114,15 @@ class Search:
     """Whether the demonstrations have been read."""
 
     def __post_init__(self) -> None:
+        from bench.score.chat import around, speaks
         from bench.score.instructed import asking
 
         context, reader = self.context, self.reader
         self.shown, self.held_out = split(context, self.options.demonstrations)
-        self.prompt = reader.surround(reader.tokens(asking(context.task, self.answer.template, self.shown)))
+        # a model tuned to follow requests is asked as one: in a turn of its chat, whatever the task's own prompt is
+        before, after = around(reader.base) if speaks(reader.base) else (reader.bos, reader.eos)
+        asked = reader.tokens(asking(context.task, self.answer.template, self.shown))
+        self.prompt = [*before, *asked, *after]
         limit, most = reader.base.max_length, self.options.tokens
         if limit is not None and len(self.prompt) + most > limit:
             raise Unsupported(

@@ -190,6 +190,20 @@ def test_the_same_instruction_twice_and_an_empty_one_are_no_candidates(monkeypat
     assert search.write(Meter(Budget(labels=2, train_examples=9))) == ["Judge it.", "Say it."]
 
 
+def test_a_model_that_chats_is_asked_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others go on with the bare text; how the task's own prompt stands is another matter."""
+    bare: Any = prepared().search
+    tokenizer = base("tiny-llama").tokenizer
+    said = asking(task(), task().templates[0], bare.shown)
+    assert tokenizer.decode(bare.prompt) == said
+    monkeypatch.setattr("bench.score.chat.speaks", lambda base: True)
+    monkeypatch.setattr(
+        "bench.score.chat.around", lambda base: (tokenizer("<")["input_ids"], tokenizer(">")["input_ids"])
+    )
+    chatting: Any = prepared().search
+    assert tokenizer.decode(chatting.prompt) == f"<{said}>" and not chatting.answer.template.chat
+
+
 def test_the_seed_decides_what_is_written() -> None:
     first, again = (prepared(candidates=3, tokens=8).search for _ in range(2))
     written = [search.write(Meter()) for search in (first, again)]  # type: ignore[union-attr]
