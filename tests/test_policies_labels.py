@@ -20,6 +20,8 @@ from bench.score.answers import LabelRewardReader
 from bench.score.readers import VerbalizerReader
 from bench.strategy import Plan, TaskContext
 from bench.train.loop import Trained, Training
+from bench.train.paused import put_down, take_up
+from bench.train.plant import plant, planting_budget
 from bench.train.policies import PREFERENCE, SUPERVISED, Pairs
 from bench.train.preference import bradley_terry
 
@@ -181,6 +183,43 @@ def test_a_reward_model_of_words_learns_the_gold_one_against_all_others(tmp_path
     assert fresh.load is not None
     fresh.load(tmp_path)
     assert np.allclose(fresh.answer.predict(GIVEN.fields, Meter()), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"loss": "sft"}])
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_a_halted_training_goes_on_as_if_nothing_had_been(share: float, more: dict[str, Any], tmp_path: Path) -> None:
+    """Before and amid the second stage: the reference of the labels is kept, and the moments are forgotten once."""
+
+    def started() -> Training:
+        torch.manual_seed(0)
+        plan = prepared("dpo", supervised=0.4, lr=0.01, **more)
+        meter = Meter(Budget(labels=6, train_examples=60))
+        meter.watch(plan.seen)
+        return Training(plan, given(), meter)
+
+    whole, first, second = started(), started(), started()
+    whole.until(1.0)
+    first.until(share)
+    put_down(first, tmp_path / "kept")
+    second.meter.absorb(first.meter)
+    take_up(second, first.done, tmp_path / "kept")
+    second.until(1.0)
+    assert second.done.losses == pytest.approx(whole.done.losses, abs=1e-6)
+    assert second.meter.tokens == whole.meter.tokens
+
+
+@pytest.mark.parametrize(("name", "more"), [("dpo", {}), ("dpo", {"loss": "sft"}), ("reward_model", {})])
+def test_a_leak_of_labels_can_be_planted(name: str, more: dict[str, Any]) -> None:
+    """As in whatever trains on labels: the planted rows are learned before the cell's own training begins."""
+    plan = prepared(name, lr=0.02, **more)
+    readout = "head" if name == "reward_model" else "verbalizer"
+    meter = Meter(planting_budget(GIVEN, 20))
+    meter.watch(plan.seen)
+    plant(plan, given(readout), GIVEN, meter)
+    meter.unwatch()
+    assert meter.examples == 120
+    done, _ = train(plan, 36, readout)
+    assert done.losses and np.isfinite(plan.answer.predict(GIVEN.fields, Meter())).all()
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto", "reward_model"])
