@@ -14,6 +14,7 @@ from bench.budget import Meter
 from bench.config import load
 from bench.config.schema import Task
 from bench.errors import UserFault
+from bench.listing import strategies
 from bench.plan import make
 from bench.score.chains import Chained, room_for
 from bench.score.decode import Writer
@@ -175,3 +176,10 @@ def test_targets_and_reasoning_are_no_fields_of_a_chain() -> None:
     with pytest.raises(UserFault, match="field in the pattern: 'target'; did you mean 'text'"):
         given = options("prompt_chain", chain=({"name": "notes", "pattern": "{text}"},), answer="{target} {notes}")
         STRATEGIES["prompt_chain"].check("prompt_chain", "q", question_task(), given)
+
+
+def test_a_chain_is_listed_as_it_would_be_written() -> None:
+    """`list strategies --json` gives what a suite may hold, not a text of it."""
+    [row] = [row for row in strategies() if row["name"] == "prompt_chain"]
+    [step] = json.loads(json.dumps(row["options"]["chain"]))
+    assert set(step) == {"name", "pattern", "tokens", "ends"} and step["tokens"] == 32
