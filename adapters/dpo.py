@@ -1,4 +1,5 @@
-"""Direct preference optimisation: a policy learns pairs of answers without a reward model. IPO is an option of it."""
+"""Direct preference optimisation: a policy learns pairs of answers without a reward model. IPO is an option of it, and
+so is the control that goes on with the first stage."""
 
 from __future__ import annotations
 
@@ -39,8 +40,9 @@ class PreferenceOptions(Options):
 class DPOOptions(PreferenceOptions):
     """Options of `dpo`."""
 
-    loss: Literal["sigmoid", "ipo"] = "sigmoid"
-    """`sigmoid`: DPO. `ipo`: (difference of the log-ratios - 1 / (2 beta)) squared (Azar et al. 2023, equation 17)."""
+    loss: Literal["sigmoid", "ipo", "sft"] = "sigmoid"
+    """`sigmoid`: DPO. `ipo`: (difference of the log-ratios - 1 / (2 beta)) squared (Azar et al. 2023, equation 17).
+    `sft`: the control; the first stage's loss again, on the same rows in the same order at the same rates."""
     per_token: bool = False
     """Log-ratios are means over an answer's tokens, as TRL has them for `ipo`; then beta is one of means."""
 
@@ -49,7 +51,7 @@ class DPO(Strategy):
     """-log sigmoid(beta (log-ratio of the preferred answer - that of the other)) (Rafailov et al. 2023, equation 7)."""
 
     family = "preference tuning"
-    trains = "low-rank factors, on pairs of answers"
+    trains = "low-rank factors, on pairs of answers or of label words"
     parameters = "r (in + out) a linear layer"
     memory = (
         "as lora, for both answers of a pair at once; two numbers a pair and the factors once more for the reference"
@@ -62,14 +64,17 @@ class DPO(Strategy):
     Options = DPOOptions
 
     def prepare(self, base: Base, context: TaskContext, options: DPOOptions) -> Plan:
-        from bench.train.policies import preferring_plan
+        from bench.train.policies import continued, preferring_plan
         from bench.train.preference import dpo
+
+        plan, kind = supervised_plan(base, context, options), options.loss
+        if kind == "sft":
+            return continued(plan, options.supervised, options.lr)
 
         def loss(pairs: Pairs) -> torch.Tensor:
             four = (pairs.chosen, pairs.rejected, pairs.reference_chosen, pairs.reference_rejected)
-            return dpo(*four, options.beta, options.loss, pairs.lengths if options.per_token else None)
+            return dpo(*four, options.beta, kind, pairs.lengths if options.per_token else None)
 
-        plan = supervised_plan(base, context, options)
         return preferring_plan(base, context, plan, loss, options.beta, options.supervised, options.lr)
 
 

@@ -32,7 +32,7 @@ class KTO(Strategy):
     the policy's divergence from the reference (Ethayarajh et al. 2024, equation 8)."""
 
     family = "preference tuning"
-    trains = "low-rank factors, on answers judged one by one"
+    trains = "low-rank factors, on answers or label words judged one by one"
     parameters = "r (in + out) a linear layer"
     memory = "as dpo"
     paper = "Ethayarajh et al. 2024, KTO: Model Alignment as Prospect Theoretic Optimization"

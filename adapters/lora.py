@@ -10,6 +10,8 @@ from bench.space import Log
 from bench.strategy import Options, Plan, Strategy, TaskContext
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from bench.models.base import Base
 
 
@@ -48,20 +50,24 @@ class LoRA(Strategy):
     Options = LoRAOptions
 
     def prepare(self, base: Base, context: TaskContext, options: LoRAOptions) -> Plan:
-        from peft import LoraConfig
-
         from bench.train.plans import peft_plan
 
-        config = LoraConfig(
-            r=options.r,
-            lora_alpha=options.lora_alpha,
-            lora_dropout=options.lora_dropout,
-            target_modules=options.target_modules,
-            use_dora=options.use_dora,
-            use_rslora=options.use_rslora,
-            init_lora_weights=options.init_lora_weights,
-        )
-        return peft_plan(base, context, config, options.lr)
+        return peft_plan(base, context, factors(options), options.lr)
+
+
+def factors(options: LoRAOptions) -> LoraConfig:
+    """PEFT's configuration of these options."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=options.target_modules,
+        use_dora=options.use_dora,
+        use_rslora=options.use_rslora,
+        init_lora_weights=options.init_lora_weights,
+    )
 
 
 strategy = LoRA()

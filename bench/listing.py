@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from bench import registry
 from bench.cards import cards
 from bench.config.load import read_suite_file, suite_file, suite_names
@@ -21,7 +23,9 @@ def strategies(adapters_path: str | None = None) -> list[dict[str, Any]]:
             "family": s.family,
             "trains": s.trains,
             "readouts": list(s.readouts),
-            "options": {k: f.get_default() for k, f in s.Options.model_fields.items()},
+            "options": {
+                k: to_jsonable_python(f.get_default(), fallback=str) for k, f in s.Options.model_fields.items()
+            },
             "paper": s.paper,
         }
         for name, s in registry.load(adapters_path).items()

@@ -18,7 +18,7 @@ from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.models.kinds import kind_of, public_name
 from bench.records import CellInfo
-from bench.refusals import check_cap, check_probes, check_sources, nothing_runs
+from bench.refusals import check_cap, check_options, check_probes, check_sources, nothing_runs
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -65,6 +65,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     scored = [name for name, task in suite.tasks.items() if task.role != "train"]
     variants = {task: task_variants(suite, suite.tasks[task], strategies) for task in scored}
     check_sources(suite, variants)
+    check_options(suite, variants)
     check_probes(request, variants)
     models = {spec: parse(spec) for spec in models_of(suite)}
     source = choose_source(suite.tasks, settings.data)
@@ -187,6 +188,7 @@ def cell_info(
         task=name,
         strategy=variant.name,
         family=variant.strategy.family,
+        group=variant.group(task),
         seeded=seeded(suite, variant),
         held_out=registry.type_of(name, suite.tasks) if variant.strategy.other_types else None,
         **measured,

@@ -72,6 +72,8 @@ class CellInfo(Record):
     """The strategy file's name."""
     family: str
     """The strategy's family, for grouping."""
+    group: str | None = None
+    """The group it is ranked in apart from all others, where it decides no headline; None: it decides."""
     readout: str
     """`head` or `verbalizer`: how an answer is read from the model. A table ranks within one readout."""
     metric: str

@@ -45,6 +45,13 @@ def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
                         )
 
 
+def check_options(suite: Suite, variants: dict[str, list[Variant]]) -> None:
+    """Raise `UserFault` for options that make no sense on a task of theirs."""
+    for task, of_task in variants.items():
+        for variant in of_task:
+            variant.strategy.check(variant.name, task, suite.tasks[task], variant.options)
+
+
 def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
     """Raise `UserFault` for probes that could never run: without stored weights, or planting what does not exist."""
     probes = request.suite.probes

@@ -24,6 +24,10 @@ from bench.errors import UserFault, unknown
 from bench.places import bundled
 from bench.strategy import Options, Strategy
 
+APART = ("preference tuning",)
+"""Families that stand apart where rows have labels: there is no preference to learn there but the label itself, so they
+are held against each other and against the control that trains on as long, and decide no headline."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -34,6 +38,11 @@ class Variant:
     options: Options
     sources: tuple[str, ...] | Literal["all"] = ()
     """Other tasks of the suite that the cell trains on too; `all`: every other one that may be trained on."""
+
+    def group(self, task: Task) -> str | None:
+        """The group it is ranked in apart from all others on a task; None: it stands among them."""
+        family = self.strategy.family
+        return family if family in APART and not task.spoken else None
 
     def sources_of(self, task: str, tasks: Mapping[str, Task]) -> list[str]:
         """The sources of one task's cell among the suite's `tasks`, by name: the order they are asked for in must not

@@ -67,7 +67,7 @@ class Needs:
     replies: bool = False
     """Whether it needs a task that is answered by writing."""
     pairs: bool = False
-    """Whether it needs rows that say which of two answers is preferred."""
+    """Whether it needs rows that say which of several answers is preferred: of two texts, or of the labels' words."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,10 @@ class Strategy(ABC):
     def space(self, options: Any, task: Task) -> Space:
         """`ranges`, as these options and this task leave them."""
         return self.ranges
+
+    def check(self, name: str, task: str, of: Task, options: Any) -> None:  # noqa: B027  # most have nothing to refuse
+        """Raise `UserFault` where these options of the suite's entry `name` make no sense on this task, before anything
+        runs."""
 
     @abstractmethod
     def prepare(self, base: Base, context: TaskContext, options: Any) -> Plan:

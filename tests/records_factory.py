@@ -60,6 +60,8 @@ class Fake:
     skill: float = 1.0
     """Multiplies every strategy's skill; 0 makes every answer a coin toss on the label shares."""
     items: int | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Strategy -> the group it stands in apart."""
     statuses: Mapping[tuple[str, str, int], Status] = field(default_factory=dict)
     """(task, strategy, seed) -> how the cell ended, where not ok."""
     missing: Sequence[tuple[str, str, int]] = ()
@@ -110,6 +112,7 @@ def cell(fake: Fake, model: str, task: str, strategy: str, seed: int) -> CellInf
         strategy=strategy,
         base_strategy=strategy,
         family=family,
+        group=fake.groups.get(strategy),
         readout="verbalizer",
         metric=TASKS[task][0],
         seed=seed,

@@ -286,7 +286,7 @@ def test_the_record_says_what_was_stored(name: str, family: str, tmp_path: Path)
 
 def job_of(name: str, family: str, tmp_path: Path) -> Job:
     """A planned cell of the smoke suite with the test's budget."""
-    small = [f"strategies.{name}.{k}={v}" for k, v in tiny.SMALL.get(name, {}).items()]
+    small = [f"strategies.{name}.{k}={json.dumps(v)}" for k, v in tiny.SMALL.get(name, {}).items()]
     tokens = ["suite=smoke", f"model=random:{family}", f"strategies={name}", "tasks.sst2.limit=8", "budget.labels=12",
               f"budget.train_examples={tiny.EXAMPLES}", "batch=4", "sequence=48", "threads=1", "device=cpu",
               "data.source=sample", f"results_dir={tmp_path}", *small]  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_prefer import GIVEN, TASK
-from tiny import STRATEGIES, base, context, options
+from tiny import STRATEGIES, base, context, options, question_task
 
 from bench.budget import Meter
 from bench.config.schema import Budget
@@ -139,7 +139,8 @@ def test_a_halted_training_goes_on_as_if_nothing_had_been(share: float, tmp_path
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto", "reward_model"])
-def test_labels_are_no_preferences(name: str) -> None:
+def test_a_written_answer_is_no_preference(name: str) -> None:
     readout = "head" if name == "reward_model" else "verbalizer"
-    with pytest.raises(Unsupported, match=f"{name} learns which of two answers is preferred, and sst2 has labels"):
-        refuse_what_is_missing(STRATEGIES[name], base("tiny-llama"), context(readout))
+    said = f"{name} learns which of several answers is preferred, and sst2 is answered by writing: use lora or full"
+    with pytest.raises(Unsupported, match=said):
+        refuse_what_is_missing(STRATEGIES[name], base("tiny-llama"), context(readout, task=question_task()))

@@ -22,15 +22,18 @@ from bench.strategy import Unsupported
 from bench.worker import run_cell
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5")
-FEW = ["strategies.few_shot.k=2"]
+SMALL = {
+    "few_shot": ["strategies.few_shot.k=2"],
+    "peft": ["strategies.peft.peft_type=LN_TUNING"],
+    "meta_prompt": ["strategies.meta_prompt.demonstrations=2", "strategies.meta_prompt.candidates=2"],
+}
 
 
 @cache
 def job(model: str, strategy: str, *tokens: str) -> Job:
     """One cell of the smoke suite."""
-    own = FEW if strategy == "few_shot" else ["strategies.peft.peft_type=LN_TUNING"] if strategy == "peft" else []
     asked = ["suite=smoke", "tasks=sst2", f"model=random:{model}", f"strategies={strategy}", "data.source=sample"]
-    return plan.make(load([*asked, *own, "budget.train_examples=24", *tokens])).jobs[0]
+    return plan.make(load([*asked, *SMALL.get(strategy, []), "budget.train_examples=24", *tokens])).jobs[0]
 
 
 def driven(order: Job, fake: bool) -> Rehearsal | str:

@@ -28,6 +28,8 @@ STRATEGIES: dict[str, Strategy] = registry.load()
 SMALL: dict[str, dict[str, Any]] = {
     "few_shot": {"k": 2},
     "cot": {"k": 0},
+    "meta_prompt": {"candidates": 2, "demonstrations": 2, "tokens": 4},
+    "prompt_chain": {"chain": ({"name": "notes", "pattern": "{task_prompt}?", "tokens": 4},)},
     "prompt_tuning": {"num_virtual_tokens": 4},
     "p_tuning": {"num_virtual_tokens": 4},
     "prefix_tuning": {"num_virtual_tokens": 4},

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from bench.config import tokens as tokens_
+from bench.config.chain import Step
 from bench.config.formats import FormatMaterial, Wording
 from bench.config.probes import ContaminationProbe, FormatProbe, Probes, RetentionProbe, WritingProbe
 from bench.config.reply import Reply
@@ -192,6 +193,7 @@ def fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[st
         "contamination": ContaminationProbe,
         "retention": RetentionProbe,
         "writing": WritingProbe,
+        "chain": Step,
     }
     here = model
     for part in loc:

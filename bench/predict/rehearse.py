@@ -97,7 +97,7 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
         if plan.groups:
             found.flops = trained(live, plan, context, budget)
         else:
-            meter = Meter(budget)
+            meter = HeavyMeter(budget)  # a search may write, and what it would write is not known
             adapt(plan, context, meter)
             found.flops = meter.flops
         live.stage("predict")

@@ -7,7 +7,7 @@ import re
 from bench.report.breakeven import break_even_table
 from bench.report.curve import curve_table
 from bench.report.format import plain
-from bench.report.page import Page, Section
+from bench.report.page import NONE_DECIDES, Page, Section
 from bench.report.planted import control_table
 from bench.report.tables import Entry, Table
 
@@ -35,8 +35,10 @@ def to_markdown(page: Page) -> str:
     lines += ["", "## The answer"]
     for curve in page.curves:
         lines += ["", f"**{escape(curve.title)}.** {escape(' '.join(curve.sentences))}"]
-    for section in page.sections:
-        title = f"**{escape(section.board.title)}.** " if len(page.sections) > 1 else ""
+    if page.sections and not page.answered:
+        lines += ["", escape(NONE_DECIDES)]
+    for section in page.answered:
+        title = f"**{escape(section.board.title)}.** " if len(page.answered) > 1 else ""
         lines += ["", f"{title}{escape(section.answer.use)} {escape(section.answer.caveat)}"]
     if page.curves:
         lines += ["", f"## How many {escape(page.curves[0].across)}"]

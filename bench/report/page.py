@@ -10,7 +10,7 @@ from bench.report.belief import Belief, beliefs, caution
 from bench.report.breakeven import BreakEven, break_evens
 from bench.report.budgets import budget
 from bench.report.claims import Answer, Conclusion, conclude
-from bench.report.collect import STATUS_WORDS, Run
+from bench.report.collect import STATUS_WORDS, CellView, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
 from bench.report.foretold import foretold
@@ -24,6 +24,10 @@ from bench.report.tuning import tunings
 from bench.report.watched import watched_table
 
 SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
+NONE_DECIDES = (
+    "Nothing is recommended: all strategies of this run stand in a group of their own, which is ranked and decides "
+    "nothing."
+)
 READING = {
     "95% interval": (
         "With one or two training runs: how far the score of these trained models could lie off on other test items "
@@ -96,6 +100,11 @@ class Page:
     reading: list[tuple[str, str]]
     created: str
 
+    @property
+    def answered(self) -> list[Section]:
+        """Leaderboards whose answer is said; a group apart decides nothing."""
+        return [section for section in self.sections if section.board.group is None]
+
 
 def build(run: Run) -> Page:
     """Everything the page says about a run. Reads the predictions of each leaderboard as it comes to it."""
@@ -109,8 +118,8 @@ def build(run: Run) -> Page:
         SAMPLE if sample else None,
         _status(run),
         _remarks(run),
-        curves(run.cells),
-        break_evens(run.cells),
+        curves(deciding(run.cells)),
+        break_evens(deciding(run.cells)),
         literature(run.plan.claims, run.cells),
         sections,
         tunings(run.cells),
@@ -123,18 +132,25 @@ def build(run: Run) -> Page:
     )
 
 
+def deciding(cells: list[CellView]) -> list[CellView]:
+    """Cells that stand in no group apart."""
+    return [cell for cell in cells if cell.info.group is None]
+
+
 def headline(page: Page) -> str:
     """The page's first answer as one line of plain text; empty where there is nothing to answer from."""
     if page.curves:
         return show.plain(f"{page.curves[0].title}. {' '.join(page.curves[0].sentences)}")
-    if not page.sections:
-        return ""
-    first = page.sections[0]
-    title = f"{first.board.title}. " if len(page.sections) > 1 else ""
+    if not page.answered:
+        return NONE_DECIDES if page.sections else ""
+    first = page.answered[0]
+    title = f"{first.board.title}. " if len(page.answered) > 1 else ""
     return show.plain(f"{title}{first.answer.use} {first.answer.caveat}")
 
 
 def _section(controls: list[Control], board: Board, conclusion: Conclusion, several: bool) -> Section:
+    if board.group is not None:
+        conclusion.answer = Answer(board, None, NONE_DECIDES, "")
     believed = beliefs(controls, board, conclusion.pairs, several)
     against = caution(believed, board.included, conclusion.answer.pick)
     return Section(

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -81,6 +81,8 @@ class Board:
     """Whether the same model and readout have a further board with other tasks."""
     under: str | None = None
     """The budget in words, where the run has several."""
+    group: str | None = None
+    """The group its strategies stand in apart from all others, ranked among themselves; None: they decide."""
     chance: dict[str, float] = field(default_factory=dict)
     included: list[str] = field(default_factory=list)
     """Tasks in the mean: at least one strategy beats chance there."""
@@ -112,7 +114,9 @@ class Board:
     def title(self) -> str:
         """Model and readout in words."""
         under = "" if self.under is None else f", {self.under}"
-        return f"{self.model}, {self.readout} readout{under}" + (f" ({', '.join(self.tasks)})" if self.partial else "")
+        apart = "" if self.group is None else f", {self.group} apart"
+        of = f" ({', '.join(self.tasks)})" if self.partial else ""
+        return f"{self.model}, {self.readout} readout{under}{apart}{of}"
 
     def scale(self, task: str) -> float:
         """What one point of the task's metric is worth on the scale of the mean, before dividing by the tasks."""
@@ -120,28 +124,28 @@ class Board:
 
 
 def boards(cells: Iterable[CellView]) -> list[Board]:
-    """Leaderboards: one for each model, readout and budget, split where tasks have other strategies.
+    """Leaderboards: one for each model, readout, budget and group apart, split where tasks have other strategies.
 
     In the plan's order, but those that compare several strategies come first, and those without any score last: an
-    encoder's prompting cells, which it cannot do, must not stand above its answer.
+    encoder's prompting cells, which it cannot do, must not stand above its answer. Groups that decide nothing follow.
     """
     found: list[Board] = []
-    groups: dict[tuple[str, str, str], dict[str, dict[str, list[CellView]]]] = {}
+    groups: dict[tuple[str, str, str, str | None], dict[str, dict[str, list[CellView]]]] = {}
     for cell in cells:
-        key = (cell.info.model, cell.info.readout, json.dumps(cell.info.budget, sort_keys=True))
+        key = (cell.info.model, cell.info.readout, json.dumps(cell.info.budget, sort_keys=True), cell.info.group)
         tasks = groups.setdefault(key, {})
         tasks.setdefault(cell.info.task, {}).setdefault(cell.info.strategy, []).append(cell)
-    told_apart = differing([json.loads(budget) for _, _, budget in groups])
-    for (model, readout, budget), tasks in groups.items():
+    told_apart = differing([json.loads(budget) for _, _, budget, _ in groups])
+    for (model, readout, budget, group), tasks in groups.items():
         under = told_apart(json.loads(budget))
         blocks: dict[frozenset[str], list[str]] = {}
         for task, strategies in tasks.items():
             blocks.setdefault(frozenset(strategies), []).append(task)
         found += [
-            _board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, under)
+            replace(_board(model, readout, {task: tasks[task] for task in names}, len(blocks) > 1, under), group=group)
             for names in blocks.values()
         ]
-    return sorted(found, key=lambda board: (not board.chance, len(board.rows) < 2))
+    return sorted(found, key=lambda board: (board.group is not None, not board.chance, len(board.rows) < 2))
 
 
 def differing(budgets: list[dict[str, Any]]) -> Callable[[dict[str, Any]], str | None]:

@@ -191,6 +191,12 @@ def _mean_notes(board: Board) -> list[str]:
     """What the mean is over, in sentences."""
     left = [task for task in board.tasks if task not in board.included]
     notes = []
+    if board.group is not None:
+        notes.append(
+            f"These strategies ({board.group}) stand in a group of their own: where rows have labels there is no "
+            "preference to learn but the label itself, and what they sample is the label's word. They are ranked among "
+            "themselves and decide no answer above."
+        )
     if board.included:
         notes.append(
             f"Ranked by the {board.mean_name} over {show.listed(board.included, 20)}."

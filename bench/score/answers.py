@@ -1,4 +1,5 @@
-"""Readers of rows that hold two answers to one prompt (kind prefer), of which one is preferred.
+"""Readers of rows that hold two answers to one prompt (kind prefer), of which one is preferred, or labels whose words
+are the answers.
 
 `AnswerReader` scores an answer by its summed log-probability after the prompt, its end included, and trains on the
 preferred one as plain supervised fine-tuning does. `RewardReader` puts a fresh linear layer of one output on the
@@ -9,15 +10,16 @@ equation 1), so whatever strategy trains under a head trains a reward model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from bench.config.schema import Template
 from bench.config.task import ANSWERS
-from bench.data.prompts import fill
+from bench.data.prompts import fill, words
 from bench.data.rows import Rows
+from bench.models.base import Base
 from bench.models.parts import output_head
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
 from bench.score.readers import READ_PROMPTS, HeadReader, VerbalizerReader, only_positions
@@ -29,8 +31,6 @@ class Answered(Encoded):
     """A prompt and the answers that are read after it."""
 
     answers: tuple[tuple[int, ...], ...] = ()
-    place: int = 0
-    """Which of the rows it was encoded with it is: what was noted of that row is found by it."""
 
     @property
     def length(self) -> int:
@@ -63,8 +63,7 @@ class AnswerReader(VerbalizerReader):
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
         """Both answers of every row."""
-        both = [self.answered(fill(self.template, f), [f[name] for name in ANSWERS]) for f in fields]
-        return [replace(one, place=place) for place, one in enumerate(both)]
+        return [self.answered(fill(self.template, f), [f[name] for name in ANSWERS]) for f in fields]
 
     def encode_training(self, rows: Rows) -> list[Encoded]:
         """The preferred answer of every row, which is all that supervised fine-tuning sees."""
@@ -104,7 +103,6 @@ class AnswerReader(VerbalizerReader):
         batch.extra["positions"] = (starts.unsqueeze(1) + torch.arange(width)) * real
         batch.extra["targets"] = pad([list(answer) for _, answer in pairs], 0, width)
         batch.extra["real"] = real
-        batch.extra["place"] = torch.tensor([e.place for e in encoded if isinstance(e, Answered)])
         return self.to_device(batch)
 
     def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
@@ -119,6 +117,10 @@ class AnswerReader(VerbalizerReader):
         """Float32 (items, answers): summed log-probability of each answer's tokens."""
         logp = self.token_scores(module, batch) * batch.extra["real"]
         return logp.sum(-1).view(batch.items, -1)
+
+    def word_lengths(self, batch: Batch) -> torch.Tensor:
+        """Int64 (items, answers): tokens of each answer."""
+        return batch.extra["real"].sum(-1).view(batch.items, -1)
 
     def token_scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 (rows, longest answer): log-probability of each answer token; padding holds any number."""
@@ -137,9 +139,13 @@ class RewardReader(HeadReader):
         return 1
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
-        """Both answers of every row, each behind the prompt; an encoder reads them as a pair of texts."""
+        """All answers of every row, each behind the prompt; an encoder reads them as a pair of texts."""
         limit = min(self.sequence, self.base.max_length or self.sequence)
-        return [Answered([], answers=tuple(self.one(f, f[name], limit) for name in ANSWERS)) for f in fields]
+        return [Answered([], answers=tuple(self.one(f, one, limit) for one in self.answers_of(f))) for f in fields]
+
+    def answers_of(self, fields: dict[str, str]) -> list[str]:
+        """What is rewarded."""
+        return [fields[name] for name in ANSWERS]
 
     def one(self, fields: dict[str, str], answer: str, limit: int) -> tuple[int, ...]:
         """Prompt and one answer as ids. To fit `limit` a prompt loses its front and an answer its end."""
@@ -174,3 +180,23 @@ class RewardReader(HeadReader):
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 rewards (items, answers)."""
         return super().scores(module, batch).view(batch.items, -1)
+
+
+class LabelRewardReader(RewardReader):
+    """Rewards of the labels' words after the prompt, for rows that have labels and no answers of their own."""
+
+    def __init__(self, base: Base, context: TaskContext) -> None:
+        super().__init__(base, context)
+        self.labels = context.task.labels
+
+    def answers_of(self, fields: dict[str, str]) -> list[str]:
+        """Every label's word."""
+        return words(self.template, self.labels)
+
+    def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """Bradley and Terry's loss of the gold label's word against each other one, the mean of all: the comparisons of
+        one prompt stand in one batch (Ouyang et al. 2022, equation 1)."""
+        rewards = self.scores(module, batch)
+        others = (labels.unsqueeze(1) + torch.arange(1, rewards.shape[-1], device=labels.device)) % rewards.shape[-1]
+        gains = rewards.gather(1, labels.unsqueeze(1)) - rewards.gather(1, others)
+        return -nn.functional.logsigmoid(gains).mean()

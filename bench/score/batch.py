@@ -20,6 +20,8 @@ class Encoded:
     """Token type ids of a sentence pair (BERT)."""
     group: int = 0
     """Which of a plan's groups of examples it belongs to (several tasks, or parts of one); a batch is of one group."""
+    place: int = 0
+    """Which of the rows it was encoded with it is: what was noted of that row is found by it."""
 
     @property
     def length(self) -> int:

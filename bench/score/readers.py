@@ -208,6 +208,10 @@ class VerbalizerReader:
         picked = logp.gather(-1, batch.extra["targets"].unsqueeze(-1)).squeeze(-1)
         return (picked * batch.extra["real"]).sum(-1).view(batch.items, len(self.words))
 
+    def word_lengths(self, batch: Batch) -> torch.Tensor:
+        """Int64 (items, labels): tokens of each label's word."""
+        return torch.tensor([len(word) for word in self.words], device=self.device).expand(batch.items, -1)
+
 
 class HeadReader(nn.Module):
     """A fresh linear layer on the pooled hidden state; decoders read the prompt, encoders the bare text or pair."""

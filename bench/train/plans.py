@@ -227,15 +227,16 @@ def peft_plan(
     lr: float,
     everywhere: str | None = None,
     answers: Callable[[nn.Module, Reader], Answerer] = answering,
+    reader: Reader | None = None,
     **options: Any,
 ) -> Plan:
     """Wrap with any PEFT configuration and train what PEFT made trainable. `config.task_type` is set here.
 
-    Raises `Unsupported` as `wrapped` does.
+    `reader`: another one than task and readout call for. Raises `Unsupported` as `wrapped` does.
     """
     from peft import PeftModel, TaskType
 
-    reader = make_reader(base, context)
+    reader = reader or make_reader(base, context)
     freeze(base.module)
     target = target_of(base, reader)
     before = {id(p) for p in base.module.parameters()}

@@ -3,6 +3,9 @@
 The reference of the second stage is the policy as the first one left it. What it says of the training pairs is asked
 once, where the stage begins, so no second model is held while it trains; for answers afterwards its trained
 parameters are kept beside the policy's.
+
+Where rows have labels their words are the answers: the gold label's word is preferred to every other label's. Such a
+policy answers by its label scores, as whatever else the verbalizer reads, so its score stands beside theirs.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +24,8 @@ from bench.config.schema import Template
 from bench.models.base import Base
 from bench.score.adapted import Adapted, length_sorted
 from bench.score.answers import AnswerReader
-from bench.score.batch import Batch
+from bench.score.batch import Batch, Encoded
+from bench.score.readers import VerbalizerReader
 from bench.strategy import Answerer, Examples, Plan, TaskContext, Unsupported
 from bench.train.plans import as_tensors, save_tensors
 
@@ -37,7 +40,10 @@ PairLoss = Callable[["Pairs"], torch.Tensor]
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a preference loss sees of a batch: summed log-probabilities in nats, (rows,) each."""
+    """What a preference loss sees of a batch: summed log-probabilities in nats, (pairs,) each.
+
+    A row is one pair; one of L labels is L - 1, with the preferred answer in each.
+    """
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -51,17 +57,17 @@ class Pairs:
 class Preferring:
     """The second stage of a policy, and what it keeps."""
 
-    reader: AnswerReader
+    reader: VerbalizerReader
     module: nn.Module
     params: list[nn.Parameter]
     """What trains."""
     examples: Examples
-    """The pairs, in the order of the task's training rows."""
+    """The rows, in the order of the task's training rows."""
     loss: PairLoss
     reference: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    """(pairs, 2): what the reference says of both answers of every pair."""
+    """(rows, answers): what the reference says of every answer of every row."""
     before: list[torch.Tensor] = field(default_factory=list)
-    """The trained parameters as the reference has them; empty until the stage begins."""
+    """The trained parameters as the reference has them; empty until the stage begins, and where no answer needs it."""
     watched: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     """Mean log-ratios of the chosen and the rejected answers to the reference, a step each."""
 
@@ -69,16 +75,17 @@ class Preferring:
         """Where the preference stage begins: note what the policy says now, as far as the budget holds it."""
         if group != PREFERENCE:
             return True
-        self.before = [p.detach().clone() for p in self.params]
+        if isinstance(self.reader, AnswerReader):
+            self.before = [p.detach().clone() for p in self.params]
         device = self.params[0].device
-        self.reference = torch.zeros(len(self.examples.encoded), 2, device=device)
+        self.reference = torch.zeros(len(self.examples.encoded), len(self.reader.labels), device=device)
         encoded = self.examples.encoded
         plan = list(length_sorted(encoded))
         weights = [len(rows) * max(encoded[i].length for i in rows) for rows in plan]
         self.module.eval()
         without_dropout(self.module)
         for rows in meter.chosen(plan, weights):
-            batch = self.reader.collate([encoded[i] for i in rows])
+            batch = self.collate([encoded[i] for i in rows])
             shape = ("reference", *batch.shape)
             if meter.budget is not None and not meter.affords(meter.cost(0, batch.tokens, shape)):
                 return False
@@ -86,18 +93,26 @@ class Preferring:
                 self.reference[batch.extra["place"]] = self.reader.scores(self.module, batch)
         return True
 
+    def collate(self, encoded: Sequence[Encoded]) -> Batch:
+        """A batch of one group that knows which rows it is of."""
+        batch = self.reader.collate(encoded)
+        batch.group = encoded[0].group
+        batch.extra["place"] = torch.tensor([e.place for e in encoded], device=self.reader.device)
+        return batch
+
     def preference(self, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch of pairs whose preferred answers stand at `labels`."""
+        """The loss of a batch of rows whose preferred answers stand at `labels`: of each against all others."""
         scores, reference = self.reader.scores(self.module, batch), self.reference[batch.extra["place"]]
-        rows = torch.arange(len(labels), device=labels.device)
-        lengths = batch.extra["real"].sum(-1).view(-1, 2)
-        found = Pairs(
-            scores[rows, labels],
-            scores[rows, 1 - labels],
-            reference[rows, labels],
-            reference[rows, 1 - labels],
-            (lengths[rows, labels], lengths[rows, 1 - labels]),
-        )
+        answers = scores.shape[-1]
+        # every other label, by its place after the preferred one: a mask's shape would depend on its values
+        steps = torch.arange(1, answers, device=labels.device)
+        others = (labels.unsqueeze(1) + steps) % answers
+        preferred = labels.unsqueeze(1).expand_as(others)
+
+        def both(of: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return of.gather(1, preferred).flatten(), of.gather(1, others).flatten()
+
+        found = Pairs(*both(scores), *both(reference), both(self.reader.word_lengths(batch)))
         ratios = (found.chosen - found.reference_chosen, found.rejected - found.reference_rejected)
         self.watched.append((ratios[0].detach().mean(), ratios[1].detach().mean()))
         return self.loss(found)
@@ -183,47 +198,64 @@ def preferring_plan(
     """Turn a plan that fine-tunes on preferred answers into one of two stages.
 
     The first stage keeps the plan's own rate and takes `share` of the budget, the second trains the same parameters at
-    `lr`. Raises `Unsupported` for a task that holds no pairs.
+    `lr`. Where rows hold their answers it answers by implicit reward, where they have labels by the labels' scores.
+    Raises `Unsupported` for a readout that says no answer.
     """
-    assert plan.module is not None and plan.examples is not None and isinstance(plan.answer, Adapted)
+    assert plan.module is not None and isinstance(plan.answer, Adapted)
     reader = plan.answer.reader
-    if not isinstance(reader, AnswerReader):
-        raise Unsupported(
-            "a preference loss needs pairs of answers and a policy that says them: use readout=verbalizer"
-        )
+    if not isinstance(reader, VerbalizerReader):
+        raise Unsupported("a preference loss needs a policy that says its answers: use readout=verbalizer")
     rows = context.train
-    encoded = [replace(e, group=PREFERENCE) for e in reader.encode(rows.fields)]
+    encoded = [replace(e, group=PREFERENCE, place=place) for place, e in enumerate(reader.encode(rows.fields))]
     pairs = Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
     stage = Preferring(reader, plan.module, list(plan.groups[0].params), pairs, loss)
-    supervised = plan.examples
-    plan.groups[0].ends = share
-    plan.groups[0].later = ((lr, share, 1.0),)
+    two_stages(plan, pairs, stage.preference, share, lr)
+    plan.collate, plan.enter, plan.told = stage.collate, stage.enter, stage.told
+    plan.own_state, plan.restore = stage.state, stage.restore
+    if isinstance(reader, AnswerReader):
+        plan.reread = None  # a planted leak is one of labels
+        plan.answer = ImplicitReward(plan.answer, stage, beta)
+        keep(plan, stage)
+    return plan
 
-    def both() -> Examples:
-        first = supervised()
-        return Examples([*first.encoded, *pairs.encoded], [*first.labels, *pairs.labels], [*first.items, *pairs.items])
 
-    fit, collate = plan.loss, reader.collate
+def continued(plan: Plan, share: float, lr: float) -> Plan:
+    """The control of a preference stage: the plan goes on as it began, at that stage's rates, with the optimizer's
+    moments forgotten as there, and where rows have labels with the same batches. Only the loss is not another one."""
+    assert plan.examples is not None and plan.loss is not None and isinstance(plan.answer, Adapted)
+    first, fit, reader = plan.examples(), plan.loss, plan.answer.reader
+    again = Examples([replace(e, group=PREFERENCE) for e in first.encoded], first.labels, first.items)
 
-    def staged(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        assert fit is not None
-        if batch.group == PREFERENCE:
-            return stage.preference(batch, labels)
-        return fit(batch, labels)
-
-    def batched(encoded: Sequence[Any]) -> Batch:
-        batch = collate(encoded)
+    def collate(encoded: Sequence[Encoded]) -> Batch:
+        batch = reader.collate(encoded)
         batch.group = encoded[0].group
         return batch
 
-    plan.examples, plan.loss, plan.collate = both, staged, batched
-    plan.wants = lambda group, progress: (group == PREFERENCE) == (progress >= share)
-    plan.enter, plan.told = stage.enter, stage.told
-    plan.own_state, plan.restore = stage.state, stage.restore
-    plan.reread = None  # a planted leak is one of labels
-    plan.answer = ImplicitReward(plan.answer, stage, beta)
-    keep(plan, stage)
+    two_stages(plan, again, lambda batch, labels: fit(replace(batch, group=SUPERVISED), labels), share, lr)
+    plan.collate, plan.enter = collate, lambda group, meter: True
     return plan
+
+
+def two_stages(
+    plan: Plan, second: Examples, loss: Callable[[Batch, torch.Tensor], torch.Tensor], share: float, lr: float
+) -> None:
+    """Train on the plan's own examples for `share` of the budget, then on those of group `PREFERENCE` with `loss` at
+    `lr`. One task in one prompt format: the groups stand for the stages."""
+    supervised, fit = plan.examples, plan.loss
+    assert supervised is not None and fit is not None
+
+    def both() -> Examples:
+        first = supervised()
+        return Examples(
+            [*first.encoded, *second.encoded], [*first.labels, *second.labels], [*first.items, *second.items]
+        )
+
+    plan.groups[0].ends = share
+    plan.groups[0].later = ((lr, share, 1.0),)
+    plan.examples = both
+    plan.loss = lambda batch, labels: (loss if batch.group == PREFERENCE else fit)(batch, labels)
+    plan.wants = lambda group, progress: (group == PREFERENCE) == (progress >= share)
+    plan.mixed, plan.formats = 0, 1
 
 
 def keep(plan: Plan, stage: Preferring) -> None:
