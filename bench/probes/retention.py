@@ -14,6 +14,7 @@ from bench.data.rows import Rows
 from bench.probed import Retained
 from bench.score.adapted import Adapted, Calibrated
 from bench.score.readers import VerbalizerReader, make_reader
+from bench.score.replies import Told
 from bench.stats.metrics import chance
 from bench.stats.pairs import paired_change
 from bench.strategy import Answerer, TaskContext, Unsupported
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 
 def elsewhere(answer: Answerer, context: TaskContext) -> Adapted:
-    """The adapted model of a cell, reading another task. Raises `Unsupported` where it answers by more than a model."""
+    """The adapted model of a cell, whether it scores or writes, reading another task. Raises `Unsupported` where it
+    answers by more than a model."""
     inner = answer
     while isinstance(inner, Calibrated | ImplicitReward):
         inner = inner.inner
+    if isinstance(inner, Told):
+        return Adapted(inner.module, make_reader(inner.reader.base, context))
     if not isinstance(inner, Adapted) or not isinstance(inner.reader, VerbalizerReader):
         raise Unsupported("what it adapts is its own prompt, which says nothing about another task: use lora or full")
     return Adapted(inner.module, make_reader(inner.reader.base, context))

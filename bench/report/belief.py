@@ -105,7 +105,8 @@ def sure(board: Board, task: str) -> str:
     if not score.over_seeds and row.seeded:
         told += " Training again with another seed moves it too, which this interval does not hold."
     if chance is not None and not score.beats_chance:
-        told += f" A constant answer scores {show.score(chance)}: that this is more cannot be said."
+        trivial = "A baseline that reads no label" if task in board.chance_is else "A constant answer"
+        told += f" {trivial} scores {show.score(chance)}: that this is more cannot be said."
     return told
 
 

@@ -306,9 +306,11 @@ def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadRead
 
     if context.task.kind == "prefer":
         return RewardReader(base, context) if context.readout == "head" else AnswerReader(base, context)
-    if context.task.kind == "generate":
+    if context.task.written:
         if context.readout == "head":
             raise Unsupported("a head answers with labels, and this task wants a reply: use readout=verbalizer")
+        if base.kind != "causal":
+            raise Unsupported(f"this task is answered by writing, and this model is {base.kind}: use a causal model")
         return ReplyReader(base, context)
     if context.readout == "head":
         return HeadReader(base, context)
