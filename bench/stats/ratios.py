@@ -90,8 +90,8 @@ def bootstrap_ratio(metric: str, columns: Columns, seed: int, resamples: int = 2
     n, random = above.size, np.random.default_rng(seed)
     chunk, values = max(1, 2_000_000 // n), []
     for start in range(0, resamples, chunk):
-        picked = random.multinomial(n, np.full(n, 1 / n), size=min(chunk, resamples - start))
-        values.append(ratio(picked @ above, picked @ below))
+        picked = random.integers(0, n, size=(min(chunk, resamples - start), n))
+        values.append(ratio(above[picked].sum(axis=1), below[picked].sum(axis=1)))
     return bca_ends(np.concatenate(values), ratio_value(metric, columns), ratio_left_out(metric, columns), level)
 
 
