@@ -26,7 +26,7 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
     if context.readout not in strategy.readouts:
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
     other = {"prefer": "asks which of two answers is preferred"}
-    other |= dict.fromkeys(("generate", "tag"), "is answered by writing")
+    other |= {"generate": "is answered by writing", "tag": "names entities of a text"}
     if needs.labels and context.task.kind in other and not (needs.writes and context.task.written):
         raise Unsupported(
             f"{name} needs labels that all rows share, and {context.name} {other[context.task.kind]}: use zero_shot, "

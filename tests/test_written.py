@@ -299,15 +299,17 @@ def test_what_cannot_answer_so_is_refused(strategy: str, kind: str) -> None:
     words = {
         "dpo": "dpo learns which of two answers is preferred",
         "cot": "cot reasons before a short answer that is right or wrong, and sst2 is scored by (span_f1|rouge_l)",
-    }.get(strategy, f"{strategy} needs labels that all rows share, and sst2 is answered by writing: use zero_shot")
+    }.get(strategy, f"{strategy} needs labels that all rows share, and sst2 (is answered by writing|names entities of)")
     with pytest.raises(Unsupported, match=words):
         refuse_what_is_missing(STRATEGIES[strategy], base("tiny-llama"), given)
 
 
 def test_only_a_causal_model_writes() -> None:
     with pytest.raises(Unsupported, match="a head answers with labels, and this task wants a reply"):
-        make_reader(base("tiny-llama"), context("head", task=task(), train=rows(3)))
-    with pytest.raises(Unsupported, match="this model is seq2seq: use a causal model"):
+        make_reader(base("tiny-llama"), context("head", task=task("generate"), train=rows(3)))
+    with pytest.raises(Unsupported, match="this model is masked: use a causal one, or readout=head"):
+        make_reader(base("tiny-bert"), context("verbalizer", task=task(), train=rows(3)))
+    with pytest.raises(Unsupported, match="this model is seq2seq: use a causal one"):
         make_reader(base("tiny-t5"), context("verbalizer", task=task(), train=rows(3)))
 
 
@@ -347,7 +349,7 @@ def run(
 
 def test_a_run_of_entities(tmp_path: Path) -> None:
     """Prompted and tuned, three seeds: scores, costs, foretold peaks, comparisons; no text in any record."""
-    given = [{"t": f"So Zuleika{n} left Quito.", "e": [{"type": "person", "text": f"Zuleika{n}"}]} for n in range(40)]
+    given = [{"t": f"It was Zuleika{n} in Quito.", "e": [{"type": "person", "text": f"Zuleika{n}"}]} for n in range(40)]
     one = task(reply={"tokens": 4})
     done, page, folder = run(tmp_path, one, given, "seeds=3", zero_shot={}, few_shot={"k": 2}, lora={"r": 2})
     assert len(done) == 7
@@ -363,6 +365,7 @@ def test_a_run_of_entities(tmp_path: Path) -> None:
         table = pq.read_table(folder / result.cell.id / "predictions.parquet")
         assert table.column_names == ["row", "hits", "found", "gold"] and set(table["gold"].to_pylist()) == {1.0}
     assert "Chance 0.667: the baseline that reads no label (every run of capitalised words, each called person)" in page
+    assert page.count("It cannot be asked: this check is of labels") == 2 and "probes=formats asks" not in page
     assert "span_precision" in page and "accuracy" not in page.split("How it was measured")[0].split("| outcome")[0]
     loras = [cell for cell in collect(folder).cells if cell.info.strategy == "lora"]
     items = [read_predictions(cell.folder / "predictions.parquet") for cell in loras]

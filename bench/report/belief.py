@@ -15,8 +15,10 @@ from bench.report.planted import Control, sentences
 from bench.report.retention import changes, retention_sentences, retention_table
 from bench.report.summary import Board, Row
 from bench.report.tables import Table
+from bench.stats.ratios import RATIOS
 
 NOT_ASKED = "Other prompt formats were not tried: probes=formats asks in ten of them."
+NO_PROBE = "It cannot be asked: this check is of labels, and the answers here are texts or entities."
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
         ("Does the wording of the prompt matter?", formats.sentences if formats else [unasked(cells)]),
         ("Has it seen the test items?", [verdict_sentence(task, cells, None if not own else "")]),
     ]
+    if board.metrics[task] in RATIOS:  # what is written has no labels to vary, and no label's likelihood to compare
+        answers[2:] = [(question, [NO_PROBE]) for question, _ in answers[2:]]
     if power:
         answers.append(("Would the checks have noticed a leak?", power))
     moved = changes(cells)

@@ -27,6 +27,7 @@ from bench.score.demonstrations import BETWEEN
 from bench.score.extract import number, same, yes_no
 from bench.score.marks import marks
 from bench.score.readers import Reader
+from bench.score.tags import Tagged, TagReader
 from bench.strategy import TaskContext, Unsupported
 
 MARK = "The answer is"
@@ -202,8 +203,10 @@ class Told:
         return self.end in text.lstrip() and bool(text.strip())
 
 
-def answering(module: nn.Module, reader: Reader) -> Adapted | Told:
-    """How a module answers that is read so: by writing, or by scores."""
+def answering(module: nn.Module, reader: Reader) -> Adapted | Told | Tagged:
+    """How a module answers that is read so: by writing, by tags, or by scores."""
+    if isinstance(reader, TagReader):
+        return Tagged(module, reader)
     return Told(module, reader) if isinstance(reader, ReplyReader) else Adapted(module, reader)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench.selftest.coverage import ALIKE, DRAWS, HIGH, LOW, SEED_SDS, seed_accuracies
+from bench.selftest.coverage import ALIKE, HIGH, LOW, SEED_SDS, seed_accuracies
 from bench.selftest.figures import Figure
 from bench.stats.metrics import SMALLEST, SMALLEST_OVER_SEEDS
 from bench.stats.ratios import bootstrap_ratio, ratio_left_out, ratio_value
@@ -24,6 +24,7 @@ SELDOM = 0.3
 """Share of texts that score anything in one more setting, as with ROUGE-2: those that do are beta(2, 6)."""
 RECALLS = (0.3, 0.6, 0.9)
 """Share of the spans there are that is found."""
+DRAWS = 1000
 SLOTS, FILLED, FALSE = 4, 0.45, 0.6
 """Most spans an item has, the share of them it has, and wrong spans found an item (Poisson)."""
 
@@ -48,7 +49,7 @@ def spans_coverage(n: int, level: float) -> Figure:
     """Simulated coverage of the bootstrap of span F1 on `n` items."""
     values, random = {}, np.random.default_rng([9, n])
     for recall in RECALLS:
-        hits, truth = 0, true_f1(np.array(recall))
+        hits, truth = 0, float(true_f1(np.array(recall)))
         for draw in range(DRAWS):
             found = bootstrap_ratio("span_f1", spans(np.array([recall]), n, random)[0], seed=draw, level=level)
             hits += found.low <= truth <= found.high

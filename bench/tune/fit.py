@@ -13,6 +13,7 @@ from bench.budget import Meter
 from bench.data.rows import Rows
 from bench.score.adapted import normalised
 from bench.score.replies import Told
+from bench.score.tags import Tagged
 from bench.strategy import Options, Plan, TaskContext, Unsupported
 from bench.train.loop import Trained, Training
 from bench.train.paused import put_down, take_up
@@ -71,7 +72,7 @@ class Fit:
         for an answer that has none."""
         if not self.context.task.kept:
             return plan.answer.predict(rows.fields, self.asked)
-        if not isinstance(plan.answer, Told):
+        if not isinstance(plan.answer, Told | Tagged):
             raise Unsupported("its answers have no likelihood, by which trials are judged: use lora or full")
         return plan.answer.likelihoods(rows.fields, self.asked)
 
