@@ -67,6 +67,9 @@ class Recorder:
         if task.kept:
             kept = {name: column.tolist() for name, column in columns(scores, task).items()}
             self.predictions = {"row": test.index, **shared, **kept}
+            if not scores[:, :2].any():  # spans found and right, or words in common
+                named = "no entity was named in any item"
+                self.notes.append(named if task.kind == "tag" else "no reply shares a word with its reference")
             return
         best = np.sort(scores, axis=-1)[:, -2:]
         self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())

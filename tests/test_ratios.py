@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.selftest import run, written
 from bench.stats.intervals import bootstrap_bca, bootstrap_items
 from bench.stats.pairs import jackknife_variance
 from bench.stats.ratios import bootstrap_ratio, family, parts, ratio_left_out, ratio_score, ratio_value
@@ -107,3 +108,27 @@ def test_bad_columns_are_told(columns: dict[str, Any], error: str) -> None:
         parts("span_f1", columns)
     with pytest.raises(KeyError, match="gold"):
         parts("span_f1", {"hits": [1], "found": [1]})
+
+
+# ---- the harness's own figures
+
+
+def test_a_broken_interval_of_written_answers_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(written, "DRAWS", 120)
+    monkeypatch.setattr(written, "SPAN_DRAWS", 120)
+    for figure in (written.texts_coverage, written.spans_coverage):
+        sound, broken = figure(100, 0.95), figure(100, 0.8)
+        assert all(value > 0.88 for value in sound.values.values()) and not broken.ok
+        assert all(value < 0.9 for value in broken.values.values())
+    assert written.seeds_coverage("span_f1", 0.5).ok is False
+    coverage = run.orders(run.Options(parts=("coverage",)))
+    assert sum(order.func.__module__ == written.__name__ for order in coverage) == 6  # type: ignore[attr-defined]
+
+
+def test_what_is_simulated_has_the_score_it_is_held_to() -> None:
+    random = np.random.default_rng(0)
+    for recall in (0.3, 0.9):
+        [one] = written.spans(np.array([recall]), 200_000, random)
+        assert ratio_value("span_f1", one) == pytest.approx(float(written.true_f1(np.array(recall))), abs=4e-3)
+        [text] = written.texts(np.array([recall]), 50_000, random)
+        assert ratio_value("rouge_l", text) == pytest.approx(recall, abs=4e-3)

@@ -151,6 +151,7 @@ class Told:
         """Float64 (rows, 1): log-probability of each row's target after its prompt, demonstrations in front, nats."""
         prefix, reader = self.prefix(), self.reader
         encoded = reader.encode(fields)
+        self.check(prefix, [one.ids for one in encoded], max((one.length - len(one.ids) for one in encoded), default=0))
         if prefix:  # it begins with the model's first special tokens
             encoded = [replace(one, ids=[*prefix, *one.ids[len(reader.bos) :]]) for one in encoded]
         self.module.eval()

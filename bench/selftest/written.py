@@ -24,7 +24,7 @@ SELDOM = 0.3
 """Share of texts that score anything in one more setting, as with ROUGE-2: those that do are beta(2, 6)."""
 RECALLS = (0.3, 0.6, 0.9)
 """Share of the spans there are that is found."""
-DRAWS = 1000
+DRAWS, SPAN_DRAWS = 1000, 2000
 SLOTS, FILLED, FALSE = 4, 0.45, 0.6
 """Most spans an item has, the share of them it has, and wrong spans found an item (Poisson)."""
 
@@ -50,10 +50,10 @@ def spans_coverage(n: int, level: float) -> Figure:
     values, random = {}, np.random.default_rng([9, n])
     for recall in RECALLS:
         hits, truth = 0, float(true_f1(np.array(recall)))
-        for draw in range(DRAWS):
+        for draw in range(SPAN_DRAWS):
             found = bootstrap_ratio("span_f1", spans(np.array([recall]), n, random)[0], seed=draw, level=level)
             hits += found.low <= truth <= found.high
-        values[f"{n} items, recall {recall}"] = hits / DRAWS
+        values[f"{n} items, recall {recall}"] = hits / SPAN_DRAWS
     return Figure(f"coverage: span F1 (BCa), {n} items", values, LOW, HIGH)
 
 
