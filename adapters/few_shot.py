@@ -59,9 +59,13 @@ class FewShot(Strategy):
         return False  # nothing trains
 
     def space(self, options: FewShotOptions, task: Task) -> Space:
-        """Template, demonstrations, their order and calibration (Zhao et al. 2021, section 3; Lu et al. 2022)."""
+        """Template, demonstrations, their order and calibration (Zhao et al. 2021, section 3; Lu et al. 2022); where
+        answers are written the order alone of the last three."""
+        templates = Choice(tuple(range(len(task.templates))))
+        if task.written:
+            return {"template": templates, "order": DRAWS}
         drawn = {} if options.selection != "random" else {"demonstrations": DRAWS, "order": DRAWS}
-        return {"template": Choice(tuple(range(len(task.templates)))), **drawn, "calibrate": Choice((False, True))}
+        return {"template": templates, **drawn, "calibrate": Choice((False, True))}
 
     def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
         from bench.score.adapted import Calibrated
@@ -72,7 +76,7 @@ class FewShot(Strategy):
         k = len(context.train) if options.k == "all" else options.k
         if k > len(context.train):
             raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
-        if context.task.kind == "generate":
+        if context.task.written:
             return written(base, context, options, k)
         shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
         pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)

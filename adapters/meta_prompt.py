@@ -79,9 +79,10 @@ class MetaPrompt(Strategy):
 
     def prepare(self, base: Base, context: TaskContext, options: MetaPromptOptions) -> Plan:
         from bench.models.parts import freeze
+        from bench.score.adapted import Adapted
         from bench.score.instructed import Instructed
         from bench.score.readers import make_reader
-        from bench.score.replies import answering
+        from bench.score.replies import Told, answering
 
         context, k = context.with_template(options.template), options.demonstrations
         if k >= len(context.train):
@@ -89,8 +90,15 @@ class MetaPrompt(Strategy):
                 f"demonstrations={k} leave none of {len(context.train)} labels to choose an instruction on: raise "
                 "budget.labels or lower demonstrations"
             )
+        if context.task.kept:
+            raise Unsupported(
+                f"an instruction is chosen by right answers, and {context.name} is scored by {context.task.metric}: use "
+                "few_shot, which shows what is wanted"
+            )
         freeze(base.module)
-        answer = Instructed(answering(base.module, make_reader(base, context)), context.task.templates[0])
+        plain = answering(base.module, make_reader(base, context))
+        assert isinstance(plain, Adapted | Told)
+        answer = Instructed(plain, context.task.templates[0])
         plan = Plan(answer=answer, save=nothing_yet, seen=[base.module], labels_used=0)
         search = Search(context, options, answer, plan)
         plan.search, plan.save, plan.load = search, search.save, search.load

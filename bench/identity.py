@@ -47,6 +47,8 @@ def task_digest(task: Task) -> str:
     for place, key in later:
         if place[key] is None:
             del place[key]  # so did these
+    if "reply" in content and content["reply"]["source"] is None:
+        del content["reply"]["source"]
     for template in content["templates"]:
         if not template["chat"]:
             del template["chat"]

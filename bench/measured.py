@@ -27,7 +27,9 @@ class Score(Record):
     n: int
     """Test items scored."""
     chance: float
-    """Best value any constant answer reaches on these items, in this metric."""
+    """Best value any constant answer reaches on these items, in this metric; or what `chance_is` says."""
+    chance_is: str | None = None
+    """The baseline that stands for chance, which reads no label; None: the best constant answer."""
     interval: str | None = None
     """How the interval was made: `wilson`, `bca`, `percentile`, `clusters`."""
     clusters: int | None = None

@@ -25,11 +25,17 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
         raise Unsupported(f"{name} needs a {allowed} model; this one is {base.kind} ({why}): use frozen, lora or full")
     if context.readout not in strategy.readouts:
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
-    other = {"prefer": "asks which of two answers is preferred", "generate": "is answered by writing"}
-    if needs.labels and context.task.kind in other and not (needs.writes and context.task.kind == "generate"):
+    other = {"prefer": "asks which of two answers is preferred"}
+    other |= {"generate": "is answered by writing", "tag": "names entities of a text"}
+    if needs.labels and context.task.kind in other and not (needs.writes and context.task.written):
         raise Unsupported(
             f"{name} needs labels that all rows share, and {context.name} {other[context.task.kind]}: use zero_shot, "
             "lora or full"
+        )
+    if needs.replies and context.task.kept:
+        raise Unsupported(
+            f"{name} reasons before a short answer that is right or wrong, and {context.name} is scored by "
+            f"{context.task.metric} of the whole reply: use zero_shot, few_shot, lora or full"
         )
     if needs.replies and context.task.kind != "generate":
         raise Unsupported(

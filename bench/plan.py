@@ -86,7 +86,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
                 others = variant.sources_of(name, suite.tasks)
                 precision = precision_of(task.precision or suite.precision, device, target)
                 for budget, seed in repeats(suite, variant):
-                    for dose in (0, *doses(suite, variant)):
+                    for dose in (0, *(() if task.written else doses(suite, variant))):
                         cell = cell_info(
                             suite, name, models[spec], variant, budget, (seed, dose), (device, precision), located
                         )

@@ -18,6 +18,7 @@ from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
+from bench.score.marks import columns, marked
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
 from bench.strategy import Plan, TaskContext
@@ -58,17 +59,24 @@ class Recorder:
             )
 
     def record_scores(self, scores: np.ndarray, test: Rows, plan: Plan) -> None:
-        """The task's metric and accuracy, each with its interval; a constant answer is said in words."""
+        """The task's metric and those beside it, each with its interval; a constant answer is said in words."""
         predicted, task = scores.argmax(-1), self.job.task
         self.fields["scores"] = self.scored(scores, test)
+        self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
+        clusters = self.clusters(test)
+        shared = {} if clusters is None else {"cluster": clusters}
+        if task.kept:
+            kept = {name: column.tolist() for name, column in columns(scores, task).items()}
+            self.predictions = {"row": test.index, **shared, **kept}
+            if not scores[:, :2].any():  # spans found and right, or words in common
+                named = "no entity was named in any item"
+                self.notes.append(named if task.kind == "tag" else "no reply shares a word with its reference")
+            return
         best = np.sort(scores, axis=-1)[:, -2:]
         self.fields["near_ties"] = int((best[:, 1] - best[:, 0] < NEAR_TIE).sum())
         if len(set(predicted.tolist())) == 1 and task.kind != "generate":
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
-        self.data = self.data.model_copy(update={"truncated": plan.answer.truncated})
-        self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist()}
-        if (clusters := self.clusters(test)) is not None:
-            self.predictions["cluster"] = clusters
+        self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist(), **shared}
         self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
 
     def clusters(self, test: Rows) -> list[int] | None:
@@ -80,7 +88,9 @@ class Recorder:
         return [numbers.setdefault(fields[field], len(numbers)) for fields in test.fields]
 
     def scored(self, scores: np.ndarray, test: Rows) -> dict[str, Score]:
-        """The task's metric and accuracy of the likeliest labels."""
+        """The task's metric and accuracy of the likeliest labels, or what written answers are measured by."""
+        if self.job.task.kept:
+            return marked(scores, test, self.job.task, self.clusters(test))
         task, predicted = self.job.task, scores.argmax(-1).tolist()
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)

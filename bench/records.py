@@ -133,7 +133,7 @@ class DataInfo(Record):
     truncated: int | None = None
     """Inputs (train and test) that were longer than `sequence` and lost their front."""
     label_counts: list[int] | None = None
-    """Test rows of each label, in the order of `labels`."""
+    """Test rows of each label, in the order of `labels`; None where answers are texts or entities."""
     labels: list[str] = Field(default_factory=list)
     """Label names."""
 

@@ -52,6 +52,17 @@ def check_options(suite: Suite, variants: dict[str, list[Variant]]) -> None:
             variant.strategy.check(variant.name, task, suite.tasks[task], variant.options)
 
 
+def unasked(suite: Suite) -> list[str]:
+    """Which probes asked for are not asked of which tasks, a sentence each."""
+    said = []
+    for name in ("formats", "contamination"):
+        left = [n for n, task in suite.tasks.items() if (task.spoken if name == "formats" else task.written)]
+        if name in suite.probes.asked and left:
+            why = "its label words are what varies" if name == "formats" else "its statistic is of labels' likelihoods"
+            said.append(f"probes.{name} leaves out {', '.join(left)}: {why}, and answers there are texts")
+    return said
+
+
 def check_probes(request: Request, variants: dict[str, list[Variant]]) -> None:
     """Raise `UserFault` for probes that could never run: without stored weights, or planting what does not exist."""
     probes = request.suite.probes

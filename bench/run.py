@@ -23,6 +23,7 @@ from bench.outlook import foretold
 from bench.plan import Planned
 from bench.probed import ProbeRecord
 from bench.records import PlanFile, Result, Status
+from bench.refusals import unasked
 from bench.report import Rendered
 from bench.report import render as render_pages
 from bench.store import probe_file, read_plan, read_probe, read_result, write_record
@@ -39,6 +40,8 @@ def execute(request: Request, console: Console) -> list[Result]:
     planned = plan.make(request)
     if planned.source == "sample":
         say(SAMPLE_WARNING)
+    for line in unasked(request.suite):
+        say(line)
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
     with held(run_dir), launched(request, run_dir) as launcher:

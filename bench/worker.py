@@ -192,8 +192,9 @@ class Cell(Recorder):
         if len(train) < budget.labels:
             few = f"only {len(train)} distinct labelled rows exist; the budget allows {budget.labels}"
             self.notes = [*(note for note in self.notes if note != few), few]
-        counts = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
-        update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
+        update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test)}
+        if not self.job.task.kept:
+            update["label_counts"] = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
         update["train_matches"] = rows.train_matches
         self.data = self.data.model_copy(update=update)
         own = self.seen(cell.task, self.job.task, train)

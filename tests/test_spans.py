@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.score.spans import Counts, counts, counts_of_bio, f1, normalised, parse, spans_of_bio
+from bench.data.spans import Counts, counts, counts_of_bio, f1, normalised, parse, spans_of_bio
 
 LINES = """Here they are: all of the names
 - PER: Mara Voss

@@ -13,6 +13,7 @@ from bench.stats.confusion import leave_one_out
 from bench.stats.intervals import bootstrap_items, wilson
 from bench.stats.metrics import METRICS, SMALLEST, pearson, score, smallest, spearman, too_few, value
 from bench.stats.pairs import SeedTest, benjamini_hochberg, holm, jackknife_variance, seed_test, smallest_difference
+from bench.stats.ratios import RATIOS
 from bench.stats.seeds import BOUNDS, bent, clustered_interval, pseudo_values, seeds_ends, seeds_interval
 
 
@@ -128,7 +129,7 @@ def test_holm_by_hand() -> None:
 
 
 def test_the_smallest_size_is_stated_for_every_metric() -> None:
-    assert set(METRICS) <= set(SMALLEST) and set(BOUNDS) == set(METRICS)
+    assert {*METRICS, *RATIOS} <= set(SMALLEST) and set(BOUNDS) == {*METRICS, *RATIOS}
     assert too_few(SMALLEST["f1"] - 1, "f1") and not too_few(SMALLEST["f1"], "f1")
     assert not too_few(None, "f1")
     assert too_few(105, "accuracy") and not too_few(105, "accuracy", over_seeds=True)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench.config.data import OPTIONS, DataRef, Pairs, Splits, Template, compiles
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
-from bench.config.reply import Reply
+from bench.config.reply import KEPT, Reply
+from bench.config.written import RATIONALE as RATIONALE
+from bench.config.written import RIGHT, check_written
+from bench.config.written import TARGET as TARGET
 from bench.errors import nearest
 
-Metric = Literal["accuracy", "f1", "matthews"]
+Metric = Literal["accuracy", "f1", "matthews", "rouge1", "rouge2", "rouge_l", "chrf", "span_f1"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ANSWERS = ("first", "second")
 """The labels of kind prefer: by its place the answer that is preferred."""
-RIGHT = ("wrong", "right")
-"""The labels of kind generate."""
-TARGET, RATIONALE = "target", "rationale"
-"""Fields of kind generate that no pattern may name: the answer from the label's column, and the reasoning before it."""
 CHOSEN = {"chosen", "rejected"}
 """Columns of answers whose order says which is preferred; rows show them in an order of their own."""
 INSTRUCTION, INPUT, MESSAGES = "instruction", "input", "messages"
@@ -33,9 +32,10 @@ class Task(Frozen):
 
     data: DataRef
     splits: Splits
-    kind: Literal["classify", "choose", "prefer", "generate"] = Field(
+    kind: Literal["classify", "choose", "prefer", "generate", "tag"] = Field(
         "classify", description="the labels are the same for every row, or name its own options, or say which of its "
-        "two answers is preferred, or a free reply is right or wrong"
+        "two answers is preferred, or a free reply is right or wrong or shares much with a text, or entities of a text "
+        "are named"
     )  # fmt: skip
     type: Word | None = Field(
         None, description="type of task, such as sentiment: instruction tuning trains on other types only; by default "
@@ -52,7 +52,9 @@ class Task(Frozen):
         "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), `messages` a chat "
         "(kind generate), the others are text"
     )
-    labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
+    labels: list[Word] = Field(
+        min_length=1, description="label names in the order of the data's integer labels; kind tag: types of entities"
+    )
     gap: float | None = Field(
         None, gt=0, description="kind prefer: `label` holds a rating of the one text, and two texts whose ratings "
         "differ by at least so much make a pair, the higher rated preferred"
@@ -64,7 +66,7 @@ class Task(Frozen):
         None, description="kind choose: regular expression whose group is the right number in the label's column; the "
         "options are it and wrong numbers computed from it"
     )  # fmt: skip
-    reply: Reply | None = Field(None, description="kind generate: how a reply is made and read")
+    reply: Reply | None = Field(None, description="kinds generate and tag: how a reply is made and read")
     scorer: str | None = Field(
         None, description="kind prefer: split or slice that an independent scorer learns from (probes.writing), apart "
         "from those of train and test"
@@ -97,11 +99,25 @@ class Task(Frozen):
             raise ValueError("a pattern with one group, the number")
         return value
 
+    @field_validator("labels")
+    @classmethod
+    def enough(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        """Only entities may be of one type."""
+        if len(value) < 2 and info.data.get("kind") != "tag":
+            raise ValueError(f"list should have at least 2 items, got {len(value)}")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def answers_in_turn(cls, raw: Any) -> Any:
-        """The labels of a pair are its two answers, by their place; a reply is wrong or right."""
-        labels = {"prefer": ANSWERS, "generate": RIGHT}.get(raw.get("kind", "")) if isinstance(raw, dict) else None
+        """The labels of a pair are its two answers, by their place; a reply is wrong or right; entities are listed."""
+        if not isinstance(raw, dict):
+            return raw
+        if raw.get("kind") == "tag":
+            reply = raw.get("reply") or {}
+            listed = {"reads": "spans", **reply} if isinstance(reply, dict) else reply
+            return {"metric": "span_f1", **raw, "reply": listed}
+        labels = {"prefer": ANSWERS, "generate": RIGHT}.get(raw.get("kind", ""))
         return raw if labels is None else {"labels": list(labels), **raw}
 
     @model_validator(mode="before")
@@ -119,10 +135,15 @@ class Task(Frozen):
             self._pairs_of_answers()
         elif self.gap is not None:
             raise ValueError("gap makes pairs of rated texts: give kind: prefer")
-        if (self.kind == "generate") != (self.reply is not None):
+        if self.written != (self.reply is not None):
             raise ValueError("kind generate and 'reply' (how a reply is read) go together")
-        if self.kind == "generate":
-            self._replies()
+        if self.written:
+            check_written(self)
+            if self.instructs:
+                self._instructions()
+        elif self.metric in KEPT:
+            kind = "tag" if self.metric == "span_f1" else "generate with reply.reads: free"
+            raise ValueError(f"metric {self.metric} is for kind {kind}, got kind {self.kind}")
         if MESSAGES in self.columns:
             self._chats()
         elif self.kind != "prefer" and ("label" not in self.columns or len(self.columns) < 2):
@@ -153,7 +174,7 @@ class Task(Frozen):
                 )
             if template.verbalizer:
                 raise ValueError(f"with kind {self.kind} the answers follow the pattern: leave the verbalizer out")
-            if self.kind == "generate" and not places:
+            if self.written and not places:
                 raise ValueError("pattern has no {field} place, so every item would read the same")
             return
         if stray := places - set(self.fields):
@@ -197,16 +218,9 @@ class Task(Frozen):
             ways = "columns chosen and rejected, or first, second and label, or gap"
             raise ValueError(f"kind prefer needs {ways}; got {sorted(given)}")
 
-    def _replies(self) -> None:
-        """Raise ValueError where right and wrong would mean something else."""
-        if tuple(self.labels) != RIGHT:
-            raise ValueError(f"with kind generate labels are {list(RIGHT)}, got {self.labels}")
-        if (self.metric, self.objective) != ("accuracy", "labels"):
-            raise ValueError("kind generate has metric accuracy (the share of right replies) and no other objective")
-        if TARGET in self.columns:
-            raise ValueError(f"'{TARGET}' is what the label's column holds: name the column 'label'")
-
-        if self.instructs and INPUT in self.columns and len({INPUT in one.places for one in self.templates}) == 1:
+    def _instructions(self) -> None:
+        """Raise ValueError where a row without an input would have no prompt."""
+        if INPUT in self.columns and len({INPUT in one.places for one in self.templates}) == 1:
             raise ValueError(
                 "the input of an instruction may be empty: give a pattern that names {input} and one that does not"
             )
@@ -227,12 +241,22 @@ class Task(Frozen):
     @property
     def spoken(self) -> bool:
         """Whether answers are texts of the rows, which follow the pattern, and no words of a verbalizer."""
-        return self.kind in ("prefer", "generate")
+        return self.kind == "prefer" or self.written
+
+    @property
+    def written(self) -> bool:
+        """Whether the model answers by writing."""
+        return self.kind in ("generate", "tag")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Numbers kept of every item where an answer is more than one of the labels; else nothing."""
+        return KEPT.get(self.metric, ())
 
     @property
     def prompt_fields(self) -> list[str]:
         """Text fields that a pattern may name, in the order the suite wrote them: not those that hold answers."""
-        if self.kind == "generate":
+        if self.written:
             return [field for field in self.text_columns if field != RATIONALE]
         if self.kind != "prefer":
             return self.fields
@@ -257,6 +281,6 @@ class Task(Frozen):
         name."""
         if self.kind == "prefer":
             return [*self.prompt_fields, *ANSWERS]
-        if self.kind == "generate":
+        if self.written:
             return [*self.text_columns, TARGET]
         return [*self.text_columns, *(self.labels if self.kind == "choose" else [])]

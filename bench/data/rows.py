@@ -182,7 +182,7 @@ def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) 
         return Rows(*preferences(task, texts, told or None, index, place))
     if task.reply is not None:
         fields, kept = targets(task, texts, told, index, place)
-        return Rows(fields, [1] * len(fields), kept)
+        return Rows(fields, [int(task.kind == "generate")] * len(fields), kept)  # all are as they should be
     if OPTIONS in task.columns and task.kind == "choose":
         name = task.columns[OPTIONS]
         texts |= choices(values[name], index, task.labels, place, path, name)

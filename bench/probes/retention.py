@@ -15,6 +15,7 @@ from bench.probed import Retained
 from bench.score.adapted import Adapted, Calibrated
 from bench.score.demonstrations import Demonstrations
 from bench.score.readers import VerbalizerReader, make_reader
+from bench.score.replies import Told
 from bench.stats.metrics import chance
 from bench.stats.pairs import paired_change
 from bench.strategy import Answerer, TaskContext, Unsupported
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 
 def elsewhere(answer: Answerer, context: TaskContext) -> Adapted:
-    """The adapted model of a cell, reading another task. Raises `Unsupported` where it answers by more than a model."""
+    """The adapted model of a cell, whether it scores or writes, reading another task. Raises `Unsupported` where it
+    answers by more than a model."""
     inner = answer
     while isinstance(inner, Calibrated | ImplicitReward):
         inner = inner.inner
     # a model that learned to read demonstrations is asked without: those of its own task say nothing of another
-    if isinstance(inner, Demonstrations) and inner.trained:
+    if isinstance(inner, Told) or (isinstance(inner, Demonstrations) and inner.trained):
         return Adapted(inner.module, make_reader(inner.reader.base, context))
     if not isinstance(inner, Adapted) or not isinstance(inner.reader, VerbalizerReader):
         raise Unsupported("what it adapts is its own prompt, which says nothing about another task: use lora or full")

@@ -16,8 +16,10 @@ from bench.report.retention import changes, retention_sentences, retention_table
 from bench.report.summary import Board, Row
 from bench.report.tables import Table
 from bench.report.writing import writing_sentences, writing_tables, written
+from bench.stats.ratios import RATIOS
 
 NOT_ASKED = "Other prompt formats were not tried: probes=formats asks in ten of them."
+NO_PROBE = "It cannot be asked: this check is of labels, and the answers here are texts or entities."
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def _belief(board: Board, task: str, pairs: list[Pair], controls: list[Control],
         ("Does the wording of the prompt matter?", formats.sentences if formats else [unasked(cells)]),
         ("Has it seen the test items?", [verdict_sentence(task, cells, None if not own else "")]),
     ]
+    if board.metrics[task] in RATIOS:  # what is written has no labels to vary, and no label's likelihood to compare
+        answers[2:] = [(question, [NO_PROBE]) for question, _ in answers[2:]]
     if power:
         answers.append(("Would the checks have noticed a leak?", power))
     moved = changes(cells)
@@ -112,7 +116,8 @@ def sure(board: Board, task: str) -> str:
     if not score.over_seeds and row.seeded:
         told += " Training again with another seed moves it too, which this interval does not hold."
     if chance is not None and not score.beats_chance:
-        told += f" A constant answer scores {show.score(chance)}: that this is more cannot be said."
+        trivial = "A baseline that reads no label" if task in board.chance_is else "A constant answer"
+        told += f" {trivial} scores {show.score(chance)}: that this is more cannot be said."
     return told
 
 

@@ -71,8 +71,8 @@ def answer(board: Board, on_mean: list[Pair], sample: bool = False) -> Answer:
             board,
             None,
             f"Nothing is recommended: no strategy that finished beats chance on the {board.mean_name}.",
-            f"The best of them, {best.strategy}, has {_scored(best)} where the best "
-            f"constant answers reach {show.score(board.mean_chance)}.",
+            f"The best of them, {best.strategy}, has {_scored(best)} where {board.trivials} reach "
+            f"{show.score(board.mean_chance)}.",
         )
     lead = f"On this sample {best.strategy} scores highest" if sample else f"Use {best.strategy}"
     use = f"{lead}: {board.mean_name} {_scored(best)} on {_by_task(board, best)}; {_cost(best)}."
@@ -102,7 +102,7 @@ def _nothing(board: Board) -> Answer:
         None,
         "No strategy beats chance on any task, so nothing is recommended.",
         f"The closest is {closest[1]} on {task} with {show.score(score.value)} {show.interval(score.low, score.high)}, "
-        f"where the best constant answer reaches {show.score(board.chance[task])}: more labels, a longer budget or a "
+        f"where the {board.trivial(task)} reaches {show.score(board.chance[task])}: more labels, a longer budget or a "
         "larger model may change that.",
     )
 

@@ -72,6 +72,11 @@ def explained(pairs: list[Pair]) -> list[str]:
             "On a task: exact McNemar test over the items that only one of the two got right, whatever the task's "
             "metric. On the mean: the paired difference over its jackknife error over items."
         )
+    if any(pair.seeds < 2 and pair.over is not None and pair.task and not pair.clustered for pair in pairs):
+        notes.append(
+            "Where an item is not simply right or wrong (ROUGE, chrF, span F1) and there is one training run: a t test "
+            "on the difference of the metric, its error over items by the jackknife."
+        )
     if any(pair.clustered for pair in pairs):
         notes.append(
             "Items of one cluster (a shared passage) are not independent: errors are over clusters, and with one "
@@ -145,7 +150,7 @@ def compared(
     """One comparison on one task over the seeds that both have; `runs` is how many training runs they are."""
     differences = [_at(first, rows[0], seed) - _at(second, rows[1], seed) for seed in seeds]
     clustered = first.clusters is not None
-    if runs < 2 and not clustered:
+    if runs < 2 and not clustered and first.correct is not None and second.correct is not None:
         test = mcnemar(first.correct, second.correct)
         only = (test.first_only, test.second_only)
         return Pair(task, *names, differences[0], test.p, runs, only, items=first.independent)

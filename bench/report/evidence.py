@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from bench.report.predictions import DAMAGED, Items, Unusable, positive_of, read_predictions
 from bench.report.scores import TaskScore
 from bench.report.summary import Board
-from bench.stats.confusion import leave_one_out
-from bench.stats.metrics import METRICS, value
+from bench.stats.metrics import METRICS
+from bench.stats.ratios import RATIOS
 
 
 @dataclass
@@ -21,8 +21,8 @@ class Evidence:
 
     values: dict[int, float]
     left_out: NDArray[np.floating]
-    correct: NDArray[np.bool_]
-    """Items the first seed got right, shape (n,)."""
+    correct: NDArray[np.bool_] | None = None
+    """Items the first seed got right, shape (n,); None where answers are no labels."""
     clusters: NDArray[np.int64] | None = None
     """Which items belong together, shape (n,); None where each stands alone."""
 
@@ -47,7 +47,7 @@ def gather(board: Board) -> Gathered:
         items: Items | None = None
         for row in board.rows:
             score = row.scores[task]
-            if not score.complete or board.metrics[task] not in METRICS:
+            if not score.complete or board.metrics[task] not in {*METRICS, *RATIOS}:
                 continue
             try:
                 evidence, items = _evidence(score, board.metrics[task], items, row.seeded)
@@ -61,7 +61,8 @@ def gather(board: Board) -> Gathered:
 def _evidence(score: TaskScore, metric: str, shared: Items | None, seeded: bool) -> tuple[Evidence, Items]:
     """Evidence of one strategy on one task, and the test items all strategies must share."""
     values: dict[int, float] = {}
-    left_out, correct = [], None
+    left_out: list[NDArray[np.floating]] = []
+    correct: NDArray[np.bool_] | None = None
     # a strategy whose seed cannot matter has one result, however often it was planned
     for cell in score.cells if seeded else score.cells[:1]:
         items = read_predictions(cell.folder / "predictions.parquet")
@@ -70,10 +71,10 @@ def _evidence(score: TaskScore, metric: str, shared: Items | None, seeded: bool)
         shared = shared or items
         if not items.same(shared):
             raise Unusable("its test items are not those of the other strategies")
-        values[cell.info.seed] = value(metric, items.labels, items.predicted, positive)
-        left_out.append(leave_one_out(metric, items.labels, items.predicted, positive))
-        correct = items.labels == items.predicted if correct is None else correct
-    assert shared is not None and correct is not None
+        values[cell.info.seed] = items.value(metric, positive)
+        left_out.append(items.left_out(metric, positive))
+        correct = items.correct if correct is None else correct
+    assert shared is not None
     return Evidence(values, np.mean(left_out, axis=0), correct, shared.clusters), shared
 
 

@@ -35,18 +35,20 @@ READING = {
         f"{FEWEST_SEEDS} training runs on: how far the mean could lie off under training again and on other test items "
         "(t over seeds and items as crossed random effects). Overlapping intervals are no test; see the comparisons. "
         "An interval without width means that resampling these items shows no doubt, not that there is none. One run: "
-        "accuracy has Wilson's interval, F1 and Matthews a BCa bootstrap; two runs: the mean of theirs, marked “wide”. "
+        "accuracy has Wilson's interval, other metrics a BCa bootstrap; two runs: the mean of theirs, marked “wide”. "
         "Over several tasks their distances add in squares. “Too few items”: so few that it may hold less often than "
         "it says."
     ),
     "Chance": (
-        "The best any constant answer reaches on these items, in the task's own metric. A task in which no "
+        "The best any constant answer reaches on these items, in the task's own metric; where answers are texts or "
+        "entities, what a baseline reaches that reads no label (named under the task's table). A task in which no "
         "strategy beats it says nothing about strategies and stays out of means and headlines."
     ),
     "Difference": (
         f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds (paired "
         "t test) and over test items, with false discoveries held at 5% (Benjamini–Hochberg). With fewer, exact "
-        "McNemar tests compare two trained models, which says little about the strategies that trained them. "
+        "McNemar tests (t tests where an item is not simply right or wrong) compare two trained models, which says "
+        "little about the strategies that trained them. "
         "“Cannot be told apart” is not “equal”."
     ),
     "Peak memory": (

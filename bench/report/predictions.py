@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bench.config.reply import OVERLAPS, SPANS
 from bench.report.collect import CellView
 from bench.stats.confusion import leave_one_out
 from bench.stats.intervals import Interval
 from bench.stats.metrics import value
+from bench.stats.ratios import RATIOS, ratio_left_out, ratio_value
 from bench.stats.seeds import BOUNDS, seeds_interval
 
 
@@ -27,12 +29,17 @@ DAMAGED = (OSError, ValueError, KeyError, pa.ArrowException)
 
 @dataclass(frozen=True)
 class Items:
-    """Test items ordered by row: row numbers, labels, predictions, and where the task has them clusters; each (n,)."""
+    """Test items ordered by row: row numbers, labels, predictions, and where the task has them clusters; each (n,).
+
+    Where answers are no labels the numbers kept of each are in `kept`, by name; `labels` are then the numbers that
+    the items themselves give (their spans), and nothing is predicted.
+    """
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     clusters: NDArray[np.int64] | None = None
+    kept: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def same(self, other: Items) -> bool:
         """Whether both are answers to the same items."""
@@ -43,6 +50,23 @@ class Items:
             and np.array_equal(mine, theirs)
         )
 
+    def value(self, metric: str, positive: int = 1) -> float:
+        """A metric of these items."""
+        if metric in RATIOS:
+            return ratio_value(metric, self.kept)
+        return value(metric, self.labels, self.predicted, positive)
+
+    def left_out(self, metric: str, positive: int = 1) -> NDArray[np.floating]:
+        """The metric without each item in turn, (n,)."""
+        if metric in RATIOS:
+            return ratio_left_out(metric, self.kept)
+        return leave_one_out(metric, self.labels, self.predicted, positive)
+
+    @property
+    def correct(self) -> NDArray[np.bool_] | None:
+        """Items whose prediction is right, (n,); None where answers are no labels."""
+        return None if self.kept else self.labels == self.predicted
+
 
 def read_predictions(path: Path) -> Items:
     """A `predictions.parquet`.
@@ -51,14 +75,24 @@ def read_predictions(path: Path) -> Items:
     """
     if not path.is_file():
         raise Unusable("its predictions are missing")
-    file = pq.ParquetFile(path)
-    names = ["row", "label", "predicted", *(["cluster"] if "cluster" in file.schema_arrow.names else [])]
-    table = file.read(columns=names)
-    rows, labels, predicted, *clusters = (table[name].to_numpy().astype(np.int64) for name in names)
+    table = pq.ParquetFile(path).read()
+    there = table.column_names
+    kept = next((names for names in (OVERLAPS, SPANS) if set(names) <= set(there)), ())
+    rows = table["row"].to_numpy().astype(np.int64)
     if rows.size == 0 or np.unique(rows).size != rows.size:
         raise Unusable("its predictions have no rows or a row twice")
     order = np.argsort(rows)
-    return Items(rows[order], labels[order], predicted[order], clusters[0][order] if clusters else None)
+
+    def column(name: str) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = table[name].to_numpy()[order].astype(np.int64)
+        return found
+
+    clusters = column("cluster") if "cluster" in there else None
+    if not kept:
+        return Items(rows[order], column("label"), column("predicted"), clusters)
+    given = column("gold") if "gold" in kept else np.zeros(rows.size, np.int64)
+    numbers = {name: table[name].to_numpy()[order].astype(np.float64) for name in kept}
+    return Items(rows[order], given, np.full(rows.size, -1), clusters, numbers)
 
 
 def positive_of(metric: str, items: Items, cell: CellView) -> int:
@@ -68,7 +102,7 @@ def positive_of(metric: str, items: Items, cell: CellView) -> int:
     if recorded is not None and recorded.n != items.labels.size:
         raise Unusable(f"its predictions hold {items.labels.size} items, its score {recorded.n}")
     for positive in (1, 0) if metric == "f1" else (1,):
-        if recorded is not None and abs(value(metric, items.labels, items.predicted, positive) - recorded.value) < 1e-6:
+        if recorded is not None and abs(items.value(metric, positive) - recorded.value) < 1e-6:
             return positive
     raise Unusable("its predictions do not give the recorded score")
 
@@ -86,8 +120,8 @@ def over_seeds(cells: list[CellView], metric: str) -> Interval | None:
             first = first or items
             if not items.same(first):
                 return None
-            values.append(value(metric, items.labels, items.predicted, positive))
-            left_out.append(leave_one_out(metric, items.labels, items.predicted, positive))
+            values.append(items.value(metric, positive))
+            left_out.append(items.left_out(metric, positive))
     except DAMAGED:
         return None
     if first is None or metric not in BOUNDS or len(first.rows) < 2:

@@ -10,6 +10,7 @@ from bench.report.collect import CellView
 from bench.report.format import finite
 from bench.report.predictions import over_seeds
 from bench.stats.metrics import too_few
+from bench.stats.ratios import RATIOS, family
 
 FEWEST_SEEDS = 3
 """Training runs from which on a mean has an interval over seeds and differences may be claimed (DESIGN 8)."""
@@ -35,6 +36,8 @@ class TaskScore:
     """The best seed's score, from two seeds on."""
     independent: int | None = None
     """Items, or the clusters they come in: what the interval's coverage hangs on."""
+    chance_is: str | None = None
+    """The baseline that stands for chance; None: the best constant answer."""
 
     @property
     def ok(self) -> int:
@@ -48,7 +51,7 @@ class TaskScore:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the low end of the interval lies above the best constant answer."""
+        """Whether the low end of the interval lies above the best constant answer, or what stands for it."""
         return self.complete and self.low is not None and self.chance is not None and self.low > self.chance
 
     @property
@@ -84,6 +87,7 @@ def task_score(cells: list[CellView]) -> TaskScore:
         wide is not None,
         max(values) if len(values) > 1 else None,
         min(counts),
+        next((score.chance_is for score in scores if score.chance_is), None),
     )
 
 
@@ -92,15 +96,21 @@ def retrained(cells: list[CellView]) -> bool:
     return len(cells) >= FEWEST_SEEDS and cells[0].info.seeded and all(cell.score is not None for cell in cells)
 
 
-def accuracy_of(cells: list[CellView]) -> tuple[float | None, float | None, float | None]:
-    """Accuracy beside the task's own metric, seeds averaged, with the interval that `task_score` would give it."""
+def beside(metric: str) -> list[str]:
+    """Metrics shown beside a task's own: accuracy, or what else the same written answers give."""
+    others = family(metric) if metric in RATIOS else [metric, "accuracy"]
+    return [other for other in dict.fromkeys(others) if other != metric]
+
+
+def score_of(cells: list[CellView], metric: str) -> tuple[float | None, float | None, float | None]:
+    """A metric beside the task's own, seeds averaged, with the interval that `task_score` would give it."""
     found = [
-        cell.result.scores["accuracy"]
+        cell.result.scores[metric]
         for cell in cells
-        if cell.status == "ok" and cell.result and cell.result.scores and "accuracy" in cell.result.scores
+        if cell.status == "ok" and cell.result and cell.result.scores and metric in cell.result.scores
     ]
     value, low, high = (mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
-    wide = over_seeds(cells, "accuracy") if retrained(cells) and len(found) == len(cells) else None
+    wide = over_seeds(cells, metric) if retrained(cells) and len(found) == len(cells) else None
     return (value, wide.low, wide.high) if wide else (value, low, high)
 
 

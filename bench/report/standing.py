@@ -116,7 +116,8 @@ def detectable(pairs: Sequence[Pair], task: str) -> str | None:
     if found is None:
         return None
     share = "" if mine[0].over is not None else " in the share of items right"
-    basis = f"{show.count(most, 'training run')} and their spread" if most > 1 else "how often only one was right"
+    one = "how often only one was right" if mine[0].only is not None else "how differently they do on each"
+    basis = f"{show.count(most, 'training run')} and their spread" if most > 1 else one
     return (
         f"Smallest true difference{share} that a comparison here finds in 80% of cases: {show.score(found)}, from "
         f"{show.count(mine[0].items, 'item')}, {basis}; correcting for many pairs makes it larger."

@@ -84,6 +84,8 @@ class Board:
     group: str | None = None
     """The group its strategies stand in apart from all others, ranked among themselves; None: they decide."""
     chance: dict[str, float] = field(default_factory=dict)
+    chance_is: dict[str, str] = field(default_factory=dict)
+    """Task -> the baseline that stands for chance, where that is no constant answer."""
     included: list[str] = field(default_factory=list)
     """Tasks in the mean: at least one strategy beats chance there."""
 
@@ -117,6 +119,19 @@ class Board:
         apart = "" if self.group is None else f", {self.group} apart"
         of = f" ({', '.join(self.tasks)})" if self.partial else ""
         return f"{self.model}, {self.readout} readout{under}{apart}{of}"
+
+    def trivial(self, task: str, metric: str = "") -> str:
+        """What chance is on a task, in words: `best constant answer`, or the baseline."""
+        if task in self.chance_is:
+            return f"baseline that reads no label ({self.chance_is[task]})"
+        return f"best {metric} of any constant answer" if metric else "best constant answer"
+
+    @property
+    def trivials(self) -> str:
+        """What chance is on the tasks of the mean, in words."""
+        if not any(task in self.chance_is for task in self.included):
+            return "the best constant answers"
+        return "baselines that read no label"
 
     def scale(self, task: str) -> float:
         """What one point of the task's metric is worth on the scale of the mean, before dividing by the tasks."""
@@ -168,6 +183,8 @@ def _board(
         known = [chance for row in rows if (chance := row.scores[task].chance) is not None]
         if known:
             board.chance[task] = max(known)
+            if told := next((t for row in rows if (t := row.scores[task].chance_is)), None):
+                board.chance_is[task] = told
         if known and board.chance[task] < 1 and any(row.scores[task].beats_chance for row in rows):
             board.included.append(task)
     _rank(board)

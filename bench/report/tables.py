@@ -206,7 +206,7 @@ def _mean_notes(board: Board) -> list[str]:
     if board.gain:
         notes.append(
             "The tasks have different metrics, so each score first becomes its gain over chance, "
-            "(score - chance) / (1 - chance): 0 is the best constant answer, 1 is perfect."
+            f"(score - chance) / (1 - chance): 0 is what {board.trivials} reach, 1 is perfect."
         )
     beaten = [task for task in left if task in board.chance]
     if beaten:

@@ -8,7 +8,7 @@ from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.compare import Pair
 from bench.report.held_out import held_out_note
-from bench.report.scores import TaskScore, accuracy_of
+from bench.report.scores import TaskScore, beside, score_of
 from bench.report.standing import detectable
 from bench.report.summary import Board, Row, improving, median, peak_memory, phase_of
 from bench.report.tables import (
@@ -26,13 +26,12 @@ from bench.report.tables import (
 
 
 def task_table(board: Board, task: str, pairs: Sequence[Pair] = ()) -> Table:
-    """Every strategy on one task: score and accuracy, seeds, phases, FLOPs, memory, outcome; from the board's `pairs`
-    the smallest difference that they would find."""
+    """Every strategy on one task: score and what stands beside it, seeds, phases, FLOPs, memory, outcome; from the
+    board's `pairs` the smallest difference that they would find."""
     metric, scores = board.metrics[task], [row.scores[task] for row in board.rows]
     axis = Axis([end for score in scores for end in (score.low, score.high, score.value)], board.chance.get(task))
     columns = [Column("strategy", "family", False), Column(metric, "95% interval")]
-    if metric != "accuracy":
-        columns.append(Column("accuracy", "95% interval"))
+    columns += [Column(other, "95% interval") for other in beside(metric)]
     several = any(score.best is not None for score in scores)
     columns += [
         Column("seeds", "ok, spread"),
@@ -48,7 +47,7 @@ def task_table(board: Board, task: str, pairs: Sequence[Pair] = ()) -> Table:
     n = max((score.n for score in scores if score.n is not None), default=None)
     if task in board.chance:
         table.notes.append(
-            f"Chance {show.score(board.chance[task])}: the best {metric} of any constant answer. "
+            f"Chance {show.score(board.chance[task])}: the {board.trivial(task, metric)}. "
             f"{show.count(n or 0, 'test item')}."
         )
     else:
@@ -68,8 +67,7 @@ def _task_row(row: Row, task: str, metric: str, axis: Axis, several: bool) -> li
         Entry(row.strategy, row.family, row.strategy),
         Entry(main.text, main.sub, main.sort, main.badges, axis.plot(score.value, score.low, score.high), main.faint),
     ]
-    if metric != "accuracy":
-        entries.append(_accuracy(score.cells))
+    entries += [_other(score.cells, other) for other in beside(metric)]
     adapts, predicts = ([phase_of(cell, name) for cell in score.cells] for name in ("adapt", "predict"))
     flops = median(phase.flops for phase in adapts if phase)
     spread = (
@@ -88,9 +86,9 @@ def _task_row(row: Row, task: str, metric: str, axis: Axis, several: bool) -> li
     ]
 
 
-def _accuracy(cells: list[CellView]) -> Entry:
-    """Accuracy beside the task's own metric, seeds averaged."""
-    value, low, high = accuracy_of(cells)
+def _other(cells: list[CellView], metric: str) -> Entry:
+    """A metric beside the task's own, seeds averaged."""
+    value, low, high = score_of(cells, metric)
     return Entry(show.score(value), ends_text(value, low, high), value, faint=value is None)
 
 

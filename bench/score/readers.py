@@ -307,12 +307,20 @@ def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadRead
     from bench.score.answers import AnswerReader, RewardReader  # they extend the readers of this file
     from bench.score.cloze import ClozeReader
     from bench.score.replies import ReplyReader
+    from bench.score.tags import TagReader
 
     if context.task.kind == "prefer":
         return RewardReader(base, context) if context.readout == "head" else AnswerReader(base, context)
-    if context.task.kind == "generate":
+    if context.task.kind == "tag" and context.readout == "head":
+        return TagReader(base, context)
+    if context.task.written:
         if context.readout == "head":
             raise Unsupported("a head answers with labels, and this task wants a reply: use readout=verbalizer")
+        if base.kind != "causal":
+            other = ", or readout=head" if context.task.kind == "tag" and base.kind == "masked" else ""
+            raise Unsupported(
+                f"this task is answered by writing, and this model is {base.kind}: use a causal one{other}"
+            )
         return ReplyReader(base, context)
     if context.readout == "head":
         return HeadReader(base, context)

@@ -1,4 +1,6 @@
-"""Free replies (kind generate): written by the model, read for a number, yes or no, or a short text, right or wrong."""
+"""Free replies (kinds generate and tag): written by the model, read for a number, yes or no, or a short text, right or
+wrong; or measured by what they share with a text, or by the entities they name.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ from bench.config.task import RATIONALE, TARGET
 from bench.data.prompts import fill
 from bench.data.rows import Rows
 from bench.models.base import Base
-from bench.score.adapted import Adapted
+from bench.score.adapted import Adapted, scored
 from bench.score.answers import AnswerReader
-from bench.score.batch import Encoded
+from bench.score.batch import Batch, Encoded
 from bench.score.decode import GREEDY, Sampling, Writer
 from bench.score.demonstrations import BETWEEN
 from bench.score.extract import number, same, yes_no
+from bench.score.marks import marks
 from bench.score.readers import Reader
+from bench.score.tags import Tagged, TagReader
 from bench.strategy import TaskContext, Unsupported
 
 MARK = "The answer is"
@@ -71,7 +75,7 @@ class ReplyReader(AnswerReader):
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         assert context.task.reply is not None
-        self.reply = context.task.reply
+        self.task, self.reply = context.task, context.task.reply
         super().__init__(base, context)
 
     def encode(self, fields: Sequence[dict[str, str]]) -> list[Encoded]:
@@ -124,7 +128,19 @@ class Told:
         return replace(self, reader=self.reader.through(template))
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
-        """Float64 (rows, 2): 1 for what the reply was, wrong or right."""
+        """Float64 (rows, 2): 1 for what the reply was, wrong or right; or (rows, numbers kept of an item)."""
+        task, reply = self.reader.task, self.reader.reply
+        votes = self.replies(fields, meter)
+        if task.kept:
+            return np.array([marks(vote[0], f[TARGET], task) for vote, f in zip(votes, fields, strict=True)]).reshape(
+                -1, len(task.kept)
+            )
+        won = [majority([read(text, reply) for text in vote]) for vote in votes]
+        hits = [right(answer, f[TARGET], reply) for answer, f in zip(won, fields, strict=True)]
+        return np.array([[1.0 - hit, float(hit)] for hit in hits]).reshape(-1, 2)
+
+    def replies(self, fields: Sequence[dict[str, str]], meter: Meter) -> list[list[str]]:
+        """What the model writes to each row, `samples` times, without what follows a reply's end."""
         reader, reply = self.reader, self.reader.reply
         more = STEP_BY_STEP if self.reasons and self.shown is None else ""
         prefix = self.prefix()
@@ -132,15 +148,32 @@ class Told:
         most = reply.rationale_tokens if self.reasons else reply.tokens
         self.check(prefix, prompts, most)
         writer = reader.writer(self.module, prefix)
-        votes: list[list[str | None]] = [[] for _ in fields]
+        told: list[list[str]] = [[] for _ in fields]
         for sample in range(self.samples):
             written = writer.write(prompts, most, meter, self.sampling(sample), self.finished)
             texts = [reader.base.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
-            for vote, text in zip(votes, texts, strict=True):
-                vote.append(read(cut(text, self.reasons), reply))
-        won = [majority(vote) for vote in votes]
-        hits = [right(answer, f[TARGET], reply) for answer, f in zip(won, fields, strict=True)]
-        return np.array([[1.0 - hit, float(hit)] for hit in hits]).reshape(-1, 2)
+            for one, text in zip(told, texts, strict=True):
+                one.append(cut(text, self.end))
+        return told
+
+    def likelihoods(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+        """Float64 (rows, 1): log-probability of each row's target after its prompt, demonstrations in front, nats."""
+        prefix, reader = self.prefix(), self.reader
+        encoded = reader.encode(fields)
+        self.check(prefix, [one.ids for one in encoded], max((one.length - len(one.ids) for one in encoded), default=0))
+        if prefix:  # it begins with the model's first special tokens
+            encoded = [replace(one, ids=[*prefix, *one.ids[len(reader.bos) :]]) for one in encoded]
+        self.module.eval()
+        return scored(encoded, meter, lambda part: (b := reader.collate(part), b.shape), self.target_scores)
+
+    def target_scores(self, batch: Batch) -> torch.Tensor:
+        """Float32 (rows, 1)."""
+        return self.reader.scores(self.module, batch)
+
+    @property
+    def end(self) -> str:
+        """What ends a reply: what follows would be another question."""
+        return BETWEEN if self.reasons or self.reader.reply.long else "\n"
 
     def sampling(self, sample: int) -> Sampling:
         """How tokens are taken: likeliest first where one reply counts."""
@@ -177,11 +210,13 @@ class Told:
     def finished(self, ids: list[int]) -> bool:
         """Whether a reply is over: what follows would be another question."""
         text = self.reader.base.tokenizer.decode(ids[-LOOK_BACK:], skip_special_tokens=True)
-        return (BETWEEN if self.reasons else "\n") in text.lstrip() and bool(text.strip())
+        return self.end in text.lstrip() and bool(text.strip())
 
 
-def answering(module: nn.Module, reader: Reader) -> Adapted | Told:
-    """How a module answers that is read so: by writing, or by scores."""
+def answering(module: nn.Module, reader: Reader) -> Adapted | Told | Tagged:
+    """How a module answers that is read so: by writing, by tags, or by scores."""
+    if isinstance(reader, TagReader):
+        return Tagged(module, reader)
     return Told(module, reader) if isinstance(reader, ReplyReader) else Adapted(module, reader)
 
 
@@ -189,9 +224,9 @@ LOOK_BACK = 16
 """Tokens of a reply in which its end is looked for after every one."""
 
 
-def cut(text: str, reasons: bool) -> str:
+def cut(text: str, end: str) -> str:
     """A reply without what the model wrote after its end: the next question."""
-    return text.strip().split(BETWEEN if reasons else "\n")[0]
+    return text.strip().split(end)[0]
 
 
 def majority(votes: Sequence[str | None]) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.errors import UserFault, unknown
 from bench.measure.environment import cores
-from bench.selftest import claims, coverage, engine
+from bench.selftest import claims, coverage, engine, written
 from bench.selftest.figures import Figure
 
 PARTS = ("coverage", "claims", "engine")
@@ -75,6 +75,9 @@ def orders(asked: Options) -> list[Callable[[], Figure]]:
         made += [partial(coverage.clusters_coverage, metric, asked.level) for metric in ("accuracy", "f1", "matthews")]
         made += [partial(coverage.tasks_coverage, asked.level), partial(coverage.two_seeds_coverage, asked.level)]
         made += [partial(coverage.change_coverage, asked.level)]
+        made += [partial(of, n, asked.level) for of in (written.texts_coverage, written.spans_coverage)
+                 for n in written.SIZES]  # fmt: skip
+        made += [partial(written.seeds_coverage, metric, asked.level) for metric in written.METRICS]
     if "correlations" in asked.parts:
         made += [
             partial(coverage.correlation_coverage, metric, n, asked.level)

@@ -72,8 +72,18 @@ def bootstrap_bca(
         ]
     )
     observed = float(formula(metric)(counts, positive))
+    return bca_ends(values, observed, leave_one_out(metric, labels, predictions, positive), level)
+
+
+def bca_ends(
+    values: NDArray[np.floating], observed: float, left_out: NDArray[np.floating], level: float = 0.95
+) -> Interval:
+    """The BCa interval from resampled `values` (b,), the observed value, and the values without each item (n,).
+
+    Where it is undefined the plain percentile interval, and `method` says so.
+    """
     tail = (1 - level) / 2
-    shares = _bca_shares(values, observed, leave_one_out(metric, labels, predictions, positive), (tail, 1 - tail))
+    shares = _bca_shares(values, observed, left_out, (tail, 1 - tail))
     method = "percentile" if shares is None else "bca"
     low, high = np.quantile(values, (tail, 1 - tail) if shares is None else shares)
     return Interval(float(low), float(high), method)

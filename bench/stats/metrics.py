@@ -10,12 +10,17 @@ from bench.errors import unknown
 from bench.records import Score
 from bench.stats.confusion import METRICS, confusion, formula, leave_one_out
 from bench.stats.intervals import bootstrap_bca, wilson
+from bench.stats.ratios import RATIOS
 from bench.stats.seeds import BOUNDS, clustered_interval
 
 __all__ = ["METRICS", "SMALLEST", "chance", "pearson", "score", "spearman", "too_few", "value"]
 
 
-SMALLEST = {"accuracy": 111, "f1": 100, "matthews": 100, "pearson": 100, "spearman": 100}
+SMALLEST = {
+    "accuracy": 111,
+    **dict.fromkeys(("f1", "matthews", "pearson", "spearman"), 100),
+    **dict.fromkeys(RATIOS, 100),
+}
 """Metric -> the fewest items from which on its 95% interval was seen to hold the truth in 93% to 97% of draws.
 
 Wilson's is exact arithmetic: at every size from 111 to 500 and accuracies of 0.5, 0.8 and 0.95 (at 110 items and 0.95

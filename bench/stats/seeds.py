@@ -8,10 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bench.config.reply import OVERLAPS
 from bench.stats.intervals import Interval
 from bench.stats.pairs import jackknife_variance
 
-BOUNDS = {"accuracy": (0.0, 1.0), "f1": (0.0, 1.0), "matthews": (-1.0, 1.0)}
+BOUNDS = {
+    **dict.fromkeys(("accuracy", "f1", *OVERLAPS, "span_f1", "span_precision", "span_recall"), (0.0, 1.0)),
+    "matthews": (-1.0, 1.0),
+}
 """Metric -> the least and the largest value it can have."""
 
 

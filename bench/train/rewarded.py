@@ -79,7 +79,7 @@ def rewarding(stages: Stages, acts: Acts) -> Reward:
     if isinstance(acts, Words):
         return RightLabel(context.train)
     if isinstance(acts, Speech) and isinstance(acts.reader, ReplyReader):
-        return RightReply(acts.reader, context.train)
+        return RightReply(Told(acts.module, acts.reader), context.train)
     raise Unsupported("nothing can be verified of an answer to a pair: use reward=learned")
 
 

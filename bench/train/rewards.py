@@ -11,10 +11,12 @@ import torch
 from bench.budget import Meter
 from bench.config.task import TARGET
 from bench.data.rows import Rows
+from bench.data.spans import counts, f1, parse
 from bench.score.adapted import length_sorted
 from bench.score.answers import Answered, RewardReader
 from bench.score.batch import Encoded
-from bench.score.replies import ReplyReader, cut, read, right
+from bench.score.marks import marks
+from bench.score.replies import Told, cut, read, right
 from bench.train.acting import Said
 from bench.train.versions import Versions
 
@@ -71,17 +73,26 @@ class RightLabel:
 
 @dataclass
 class RightReply:
-    """1 where the reply, read as the task reads replies, is the row's target, else 0."""
+    """1 where the reply, read as the task reads replies, is the row's target, else 0; of texts and entities the share
+    that the task's metric gives this one reply."""
 
-    reader: ReplyReader
+    told: Told
     data: Rows
 
     def __call__(self, rows: Sequence[int], responses: Sequence[Encoded], meter: Meter) -> torch.Tensor:
         if meter.rehearses:
             return torch.zeros(len(rows))
-        reply, tokenizer = self.reader.reply, self.reader.base.tokenizer
-        told = [one.answers[0] for one in responses if isinstance(one, Answered)]
-        texts = [tokenizer.decode(list(ids), skip_special_tokens=True) for ids in told]
+        tokenizer = self.told.reader.base.tokenizer
+        said = [one.answers[0] for one in responses if isinstance(one, Answered)]
+        texts = [cut(tokenizer.decode(list(ids), skip_special_tokens=True), self.told.end) for ids in said]
         targets = [self.data.fields[row][TARGET] for row in rows]
-        hits = [right(read(cut(t, False), reply), target, reply) for t, target in zip(texts, targets, strict=True)]
-        return torch.tensor([float(hit) for hit in hits])
+        return torch.tensor([self.share(text, target) for text, target in zip(texts, targets, strict=True)])
+
+    def share(self, text: str, target: str) -> float:
+        """What one reply is worth, 0 to 1."""
+        task = self.told.reader.task
+        if task.kind == "tag":
+            return f1([counts(parse(text, task.labels), parse(target, task.labels))])
+        if task.kept:
+            return dict(zip(task.kept, marks(text, target, task), strict=True))[task.metric]
+        return float(right(read(text, self.told.reader.reply), target, self.told.reader.reply))

@@ -12,7 +12,9 @@ import numpy as np
 from bench.budget import Meter
 from bench.data.rows import Rows
 from bench.score.adapted import normalised
-from bench.strategy import Options, Plan, TaskContext
+from bench.score.replies import Told
+from bench.score.tags import Tagged
+from bench.strategy import Options, Plan, TaskContext, Unsupported
 from bench.train.loop import Trained, Training
 from bench.train.paused import put_down, take_up
 
@@ -35,7 +37,8 @@ class Fit:
         self.ended = False
 
     def reach(self, share: float) -> list[float]:
-        """Log-likelihoods, nats, of held-out labels once `share` of the budget is spent.
+        """Log-likelihoods, nats, of held-out labels (or of the texts and entities to be written) once `share` of the
+        budget is spent.
 
         A plan that trains is asked about all of them. One that does not is asked about this share of them: asking is
         what it spends. A search has no halts and is carried out whole. Raises what the strategy raises.
@@ -57,9 +60,21 @@ class Fit:
                 self.ended = upto == len(self.held)
             if len(rows):
                 self.asked.watch(plan.seen)
-                self.scores.append(plan.answer.predict(rows.fields, self.asked))
+                self.scores.append(self.judged(plan, rows))
                 self.asked.unwatch()
-        return likelihoods(np.concatenate(self.scores), self.held.labels)
+        scores = np.concatenate(self.scores)
+        if self.context.task.kept:
+            return [float(one) for one in scores[:, 0]]
+        return likelihoods(scores, self.held.labels)
+
+    def judged(self, plan: Plan, rows: Rows) -> np.ndarray:
+        """Scores of labels, (rows, labels); log-likelihoods of what should be written, (rows, 1). Raises `Unsupported`
+        for an answer that has none."""
+        if not self.context.task.kept:
+            return plan.answer.predict(rows.fields, self.asked)
+        if not isinstance(plan.answer, Told | Tagged):
+            raise Unsupported("its answers have no likelihood, by which trials are judged: use lora or full")
+        return plan.answer.likelihoods(rows.fields, self.asked)
 
     def train(self, plan: Plan, share: float) -> None:
         """From where it was halted to `share`, and halted there again."""

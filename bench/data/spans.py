@@ -1,4 +1,4 @@
-"""Entity spans: read from generated lines or from BIO tags, and counted against the right ones.
+"""Entity spans: written as lines, read from generated lines or from BIO tags, and counted against the right ones.
 
 Counts are summed over items before F1 is taken (micro-average), as conlleval does (Tjong Kim Sang & De Meulder 2003).
 """
@@ -18,6 +18,9 @@ TokenSpan = tuple[str, int, int]
 
 NOTHING = frozenset({"", "-", "none", "n/a", "null", "nothing"})
 """What models write after a type of which they found no entity."""
+
+NONE = "none"
+"""What is written where a text holds no entity."""
 
 _LINE = re.compile(r"\s*(?:[-*•]\s+|\d+[.)]\s+)?[*_`]{0,3}([^:\n]{1,60}?)[*_`]{0,3}\s*:\s*(.*)")
 _TYPE = re.compile(r"[A-Z][A-Z0-9_-]*")
@@ -51,6 +54,11 @@ def parse(text: str, types: Sequence[str] = ()) -> list[Span]:
         if kind and entity.casefold().rstrip(".") not in NOTHING:
             spans.append((kind, entity))
     return spans
+
+
+def lines(spans: Sequence[Span]) -> str:
+    """Spans as `parse` reads them, one `type: text` a line in their order; `none` where there is none."""
+    return "\n".join(f"{kind}: {text}" for kind, text in spans) or NONE
 
 
 def normalised(text: str) -> str:
