@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class BagOfWords(Strategy):
         def search(meter: Meter) -> str:
             rows = context.train.take(range(max(0, meter.room(len(context.train)))))
             # no watched module: the step has seconds and examples, and neither tokens nor FLOPs of a model
-            with meter.step(("bag of words", 0), len(rows)):
+            with meter.step(("bag of words", 0), len(rows)), one_thread():
                 plan.notes.append(fitted(answer, rows, options.c, context.seed))
             plan.labels_used = len(rows)
             plan.created = plan.trained = answer.weight.size + answer.bias.size
@@ -82,6 +83,15 @@ class BagOfWords(Strategy):
 
         plan.search = search
         return plan
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread: vectors of words are sparse, and threads that wait for each other cost more than
+    they save (the fit of 512 pairs: 3 seconds, and above a minute with two on a busy machine)."""
+    from threadpoolctl import threadpool_limits
+
+    limited: AbstractContextManager[Any] = threadpool_limits(1)
+    return limited
 
 
 @dataclass
@@ -103,18 +113,24 @@ class Linear:
         if not fields:
             return np.zeros((0, len(self.task.labels)))
         with meter.step(("bag of words", 0), len(fields)):
-            return self.scores(fields)
+            return self.scores(self.vectors(fields))
 
-    def scores(self, fields: Sequence[Mapping[str, str]]) -> np.ndarray:
-        """As `predict`, uncounted."""
+    def vectors(self, fields: Sequence[Mapping[str, str]]) -> list[Any]:
+        """Sparse TF-IDF vectors of length 1, (rows, runs of words); on pairs one set for each answer."""
+        return [self.vectorizer.transform(texts) for texts in self.texts(fields)]
+
+    def texts(self, fields: Sequence[Mapping[str, str]]) -> list[Sequence[Mapping[str, str]]]:
+        """What is counted. A prompt, which both answers of a pair share, has no say in which is preferred."""
+        if self.task.kind != "prefer":
+            return [fields]
+        return [[{"answer": row[name]} for row in fields] for name in ANSWERS]
+
+    def scores(self, vectors: Sequence[Any]) -> np.ndarray:
+        """What `predict` gives, from vectors."""
         if self.task.kind == "prefer":
-            return np.concatenate([self.vectors(one) @ self.weight.T for one in answers(fields)], axis=1)
-        out: np.ndarray = self.vectors(fields) @ self.weight.T + self.bias
+            return np.concatenate([one @ self.weight.T for one in vectors], axis=1)
+        out: np.ndarray = vectors[0] @ self.weight.T + self.bias
         return out
-
-    def vectors(self, fields: Sequence[Mapping[str, str]]) -> Any:
-        """Sparse TF-IDF vectors of length 1, (rows, runs of words)."""
-        return self.vectorizer.transform(fields)
 
     def empty(self, **vocabulary: Any) -> Any:
         """A vectorizer that counts each field's runs of words apart."""
@@ -159,11 +175,6 @@ def runs_of(row: Mapping[str, str], longest: int) -> Sequence[str]:
     return found
 
 
-def answers(fields: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
-    """First and second answers of pairs. What both share, the prompt, has no say in which is preferred."""
-    return [[{"answer": row[name]} for row in fields] for name in ANSWERS]
-
-
 def fitted(answer: Linear, rows: Rows, c: float | None, seed: int) -> str:
     """Fit to labelled rows, with the penalty cross-validation prefers where none is given; what was done, in words.
 
@@ -175,40 +186,36 @@ def fitted(answer: Linear, rows: Rows, c: float | None, seed: int) -> str:
     if c is None:
         c, chosen = cross_validated(answer.task, answer.runs, rows, seed)
     counted(answer, rows)
-    iterations = solved(answer, rows, c)
+    iterations = solved(answer, answer.vectors(rows.fields), rows.labels, c)
     state = "converged" if iterations < MOST_ITERATIONS else "did NOT converge"
-    return (
-        f"the bag of {answer.weight.shape[1]:,} runs of words {state} after {iterations} iterations (C={c:g}{chosen})"
-    )
+    runs = f"{answer.weight.shape[1]:,} runs of words"
+    return f"the linear model on {runs} {state} after {iterations} iterations (C={c:g}{chosen})"
 
 
 def counted(answer: Linear, rows: Rows) -> None:
     """Learn the runs of words of these rows and how rare each is."""
     answer.vectorizer = answer.empty()
-    texts = [row for one in answers(rows.fields) for row in one] if answer.task.kind == "prefer" else rows.fields
     try:
-        answer.vectorizer.fit(texts)
+        answer.vectorizer.fit([row for texts in answer.texts(rows.fields) for row in texts])
     except ValueError as error:  # scikit-learn's "empty vocabulary"
         raise Unsupported("no labelled text holds a word, so there is nothing to count: use lora or frozen") from error
 
 
-def solved(answer: Linear, rows: Rows, c: float) -> int:
+def solved(answer: Linear, vectors: Sequence[Any], given: Sequence[int], c: float) -> int:
     """Logistic regression to convergence on rows whose words are counted; its iterations."""
     from scipy.sparse import vstack
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=MOST_ITERATIONS, tol=1e-8, fit_intercept=answer.task.kind != "prefer")
-    if answer.task.kind == "prefer":
-        first, second = (answer.vectors(one) for one in answers(rows.fields))
+    labels, pairs = np.asarray(given), answer.task.kind == "prefer"
+    model = LogisticRegression(C=c, max_iter=MOST_ITERATIONS, tol=1e-8, fit_intercept=not pairs)
+    if pairs:
         # every pair in both orders at half its weight: the loss of one order, whichever answer stood first
-        labels = np.asarray(rows.labels)
-        halves = np.full(2 * len(rows), 0.5)
-        model.fit(vstack([first - second, second - first]), np.concatenate([1 - labels, labels]), sample_weight=halves)
+        ahead = vectors[0] - vectors[1]
+        model.fit(vstack([ahead, -ahead]), np.concatenate([1 - labels, labels]), np.full(2 * len(labels), 0.5))
         answer.weight, answer.bias = model.coef_, np.zeros(0)
         return int(np.max(model.n_iter_))
-    x = answer.vectors(rows.fields)
-    model.fit(x, rows.labels)
-    weight, bias = np.zeros((len(answer.task.labels), x.shape[1])), np.full(len(answer.task.labels), UNSEEN)
+    model.fit(vectors[0], labels)
+    weight, bias = np.zeros((len(answer.task.labels), vectors[0].shape[1])), np.full(len(answer.task.labels), UNSEEN)
     if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes: log-odds of the second
         weight[model.classes_[1]], bias[model.classes_] = model.coef_[0], [0.0, model.intercept_[0]]
     else:
@@ -218,7 +225,7 @@ def solved(answer: Linear, rows: Rows, c: float) -> int:
 
 
 def cross_validated(task: Task, runs: int, rows: Rows, seed: int) -> tuple[float, str]:
-    """The penalty under which held-out labels are likeliest, and how it was found, in words; the strongest of equals.
+    """The penalty under which held-out labels are likeliest, and how it was found, in words.
 
     Words are counted anew in every fold. Where a label has a single row there is nothing to hold back.
     """
@@ -235,9 +242,10 @@ def cross_validated(task: Task, runs: int, rows: Rows, seed: int) -> tuple[float
         one, out = Linear(task, runs), rows.take(held.tolist())
         inside = rows.take(trained.tolist())
         counted(one, inside)
+        fit, asked = one.vectors(inside.fields), one.vectors(out.fields)
         for i, c in enumerate(STRENGTHS):
-            solved(one, inside, c)
-            losses[i] += log_loss(one.scores(out.fields), out.labels)
+            solved(one, fit, inside.labels, c)
+            losses[i] += log_loss(one.scores(asked), out.labels)
     return STRENGTHS[int(losses.argmin())], f", chosen by {folds}-fold cross-validation"
 
 

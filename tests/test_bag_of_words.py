@@ -56,7 +56,7 @@ def test_tfidf_by_hand() -> None:
     found = dict(
         zip(
             plan.answer.vectorizer.get_feature_names_out(),
-            plan.answer.vectors([{"text": "A, b!"}]).toarray()[0],
+            plan.answer.vectors([{"text": "A, b!"}])[0].toarray()[0],
             strict=True,
         )
     )  # type: ignore[attr-defined]
