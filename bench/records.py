@@ -111,6 +111,19 @@ class CellInfo(Record):
     """Version number of our numerics; a change of results by a change of ours raises it."""
 
 
+class Apart(Record):
+    """Training rows left out because a text of theirs stands in a test set (`drop_overlap` of a task)."""
+
+    dropped: int
+    """Training rows left out."""
+    of: int
+    """Training rows there were."""
+    compared: dict[str, int] = Field(default_factory=dict)
+    """Test set -> texts it holds."""
+    missing: list[str] = Field(default_factory=list)
+    """Test sets that were to be compared with, and that the bundled sample has nothing for."""
+
+
 class DataInfo(Record):
     """What the cell read."""
 
@@ -120,6 +133,8 @@ class DataInfo(Record):
     """`sha256:...` over the data files read, or the hub's pinned revision."""
     train_rows: int | None = None
     """Training rows the label budget draws from."""
+    apart: Apart | None = None
+    """What was dropped from the training rows for the sake of test sets; None where nothing was compared."""
     train_matches: str | None = None
     """Pattern those rows were chosen by; None where all of the split was used."""
     test_rows: int | None = None

@@ -28,7 +28,7 @@ from bench.models.piecewise import place
 from bench.outcomes import outcome_of, refuse_what_is_missing
 from bench.probes.membership import members
 from bench.recording import Recorder
-from bench.records import Status
+from bench.records import Apart, Status
 from bench.score.chat import speaks
 from bench.space import Space
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
@@ -195,6 +195,7 @@ class Cell(Recorder):
         counts = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
         update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
         update["train_matches"] = rows.train_matches
+        update["apart"] = rows.apart and Apart(**vars(rows.apart))
         self.data = self.data.model_copy(update=update)
         own = self.seen(cell.task, self.job.task, train)
         sources = []

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.config.data import OPTIONS, DataRef, Pairs, Splits, Template, compiles
+from bench.config.data import OPTIONS, DataRef, HeldOut, Pairs, Splits, Template, compiles
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
 from bench.config.reply import Reply
@@ -58,6 +58,10 @@ class Task(Frozen):
         "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
     )
     pairs: Pairs | None = Field(None, description="other wordings of the test rows, for the contamination probe")
+    drop_overlap: list[HeldOut] | None = Field(
+        None, description="drop training rows that share a whole text or 13 words in a row with the task's own test "
+        "split or with these; an empty list: with its own alone"
+    )  # fmt: skip
     templates: list[Template] = Field(min_length=1, description="the first one is used")
     formats: FormatMaterial | None = Field(None, description="what other prompt formats are made of (probes.formats)")
     metric: Metric = "accuracy"
@@ -142,6 +146,8 @@ class Task(Frozen):
     @model_validator(mode="after")
     def of_its_kind(self) -> Task:
         """What one kind or way of labelling needs and another has not."""
+        if self.drop_overlap is not None and self.data.made is not None:
+            raise ValueError(f"drop_overlap drops rows of files, and data.{self.data.made} makes them")
         if self.kind == "classify" and (self.number is not None or self.data.arithmetic is not None):
             raise ValueError("number and data.arithmetic make options to choose from: give kind: choose")
         if self.kind == "choose":

@@ -128,3 +128,25 @@ def _alive(at: Numbers, key: Numbers, shared: Numbers) -> tuple[Numbers, Numbers
     """The positions whose key is shared, and the key's place among the shared ones as its new, small name."""
     kept = np.isin(key, shared)
     return at[kept], np.searchsorted(shared, key[kept])
+
+
+def standing(rows: Sequence[Sequence[str]], held_out: Sequence[str]) -> list[bool]:
+    """Whether a text of each row stands in a held-out one, whole or by 13 words in a row, or a held-out one in it.
+
+    Whole is whole as in `overlap`: texts of fewer than 4 words count nowhere, below 8 words they must be equal.
+    """
+    flat = [text for row in rows for text in row]
+    found = overlap(held_out, flat).found
+    short: dict[int, set[tuple[str, ...]]] = {}
+    for words in map(words_of, held_out):
+        if SHORT <= len(words) < GRAM:  # longer ones share 13 words in a row anyway
+            short.setdefault(len(words), set()).add(tuple(words))
+    each = iter([one or _holds(words_of(text), short) for one, text in zip(found, flat, strict=True)])
+    return [sum(next(each) for _ in row) > 0 for row in rows]
+
+
+def _holds(words: Sequence[str], short: Mapping[int, set[tuple[str, ...]]]) -> bool:
+    """Whether one of the runs, given by their lengths, stands in a text."""
+    return any(
+        tuple(words[start : start + n]) in runs for n, runs in short.items() for start in range(len(words) - n + 1)
+    )

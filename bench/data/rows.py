@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.config.data import OPTIONS
 from bench.config.schema import Task
@@ -18,6 +18,9 @@ from bench.data.splits import Slice, cut, parse, text_key
 from bench.data.tables import read_columns
 from bench.data.values import Values, check_texts, choices, computed, halves, labels_of, those_where
 from bench.errors import UserFault
+
+if TYPE_CHECKING:
+    from bench.data.apart import Apart
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class TaskRows:
     """All rows of the test split before `limit`: test items and controls of a contamination check come from here."""
     wordings: dict[int, dict[str, str]] = field(default_factory=dict)
     """Row number of a row of the pool -> fields that say the same in other words (`Task.pairs`)."""
+    apart: Apart | None = None
+    """What was dropped from the training rows (`Task.drop_overlap`); None where nothing was asked for."""
 
 
 def read(name: str, task: Task, located: Located) -> TaskRows:
@@ -64,7 +69,7 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
 
     Raises:
         UserFault: missing columns or splits, a label or text that cannot be used, train and test sharing rows of a
-            split, or a split or slice without rows.
+            split, a split or slice without rows, or no training row left by `drop_overlap`.
     """
     if task.data.made:
         return _made(task, located)
@@ -76,8 +81,14 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
     pattern = None if located.source == "sample" else task.splits.train_matches  # its splits are alike already
     if pattern is not None:
         parts[0] = _matching(name, parts[0], pattern)
+    apart = None
+    if task.drop_overlap is not None:
+        from bench.data.apart import keep_apart  # it needs numpy, which plans of most tasks do without
+
+        kept, apart = keep_apart(name, task, located, parts[0].fields, parts[1].fields)
+        parts[0] = parts[0].take(kept)
     wordings = _wordings(name, task, located, parts[1])
-    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings)
+    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings, apart)
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:
