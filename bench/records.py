@@ -124,6 +124,42 @@ class Apart(Record):
     """Test sets that were to be compared with, and that the bundled sample has nothing for."""
 
 
+class Agreement(Record):
+    """How often a judge and people prefer the same answer."""
+
+    principle: str | None = None
+    """The principle the judge went by; None: all rows together."""
+    n: int
+    """Rows that both judged."""
+    share: float
+    """Of which they prefer the same answer."""
+    low: float
+    """Lower end of its 95% interval (Wilson)."""
+    high: float
+    """Upper end."""
+    kappa: float | None = None
+    """Cohen's kappa (1960); None where both always name the same place."""
+    kappa_low: float | None = None
+    """Lower end of its 95% interval (percentile bootstrap over rows)."""
+    kappa_high: float | None = None
+    """Upper end."""
+
+
+class Judged(Record):
+    """Labels that a judge made (`columns.human` of a task), and what people say of them."""
+
+    by: str | None = None
+    """The judge, as the suite names it."""
+    rows: int
+    """Rows the judge labelled, training and test."""
+    agreements: list[Agreement] = Field(default_factory=list)
+    """Over all rows that people judged too, then by principle; empty where there is none."""
+    scored_against: Literal["people", "judge"]
+    """Whose labels the test rows have."""
+    left_out: int = 0
+    """Test rows not scored because no person judged them, while people judged others."""
+
+
 class DataInfo(Record):
     """What the cell read."""
 
@@ -135,6 +171,8 @@ class DataInfo(Record):
     """Training rows the label budget draws from."""
     apart: Apart | None = None
     """What was dropped from the training rows for the sake of test sets; None where nothing was compared."""
+    judged: Judged | None = None
+    """Where a judge made the labels that are trained on: its agreement with people."""
     train_matches: str | None = None
     """Pattern those rows were chosen by; None where all of the split was used."""
     test_rows: int | None = None

@@ -31,6 +31,7 @@ from bench.recording import Recorder
 from bench.records import Apart, Status
 from bench.score.chat import speaks
 from bench.space import Space
+from bench.stats.agreement import judged
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import adapt
 from bench.train.plant import plant, planting_budget
@@ -195,6 +196,9 @@ class Cell(Recorder):
         counts = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
         update: dict[str, Any] = {"train_rows": len(rows.train), "test_rows": len(rows.test), "label_counts": counts}
         update["train_matches"] = rows.train_matches
+        if rows.judgements is not None:
+            by_people = any(human is not None for human, _ in rows.test.judged)
+            update["judged"] = judged(rows.judgements, self.job.task.judged_by, by_people, rows.unasked)
         update["apart"] = rows.apart and Apart(**vars(rows.apart))
         self.data = self.data.model_copy(update=update)
         own = self.seen(cell.task, self.job.task, train)

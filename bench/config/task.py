@@ -25,6 +25,10 @@ CHOSEN = {"chosen", "rejected"}
 """Columns of answers whose order says which is preferred; rows show them in an order of their own."""
 
 
+HUMAN, PRINCIPLE = "human", "principle"
+"""Columns of kind prefer where `label` is a judge's: what a person says, and the principle the judge went by."""
+
+
 class Task(Frozen):
     """One task: rows, columns, labels, prompts and the metric."""
 
@@ -39,13 +43,15 @@ class Task(Frozen):
     )
     columns: dict[str, str] = Field(
         description="field -> data column; `label` is the label's column, `options` holds the list of a row's options "
-        "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), the others are text"
+        "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), others are text. "
+        "With `human` beside first, second and label, `label` is a judge's and `human` a person's; `principle`: why"
     )
     labels: list[Word] = Field(min_length=2, description="label names in the order of the data's integer labels")
     gap: float | None = Field(
         None, gt=0, description="kind prefer: `label` holds a rating of the one text, and two texts whose ratings "
         "differ by at least so much make a pair, the higher rated preferred"
     )  # fmt: skip
+    judged_by: Word | None = Field(None, description="who or what made the labels, where a judge did (`columns.human`)")
     label_cut: float | None = Field(
         None, description="the label's column holds numbers: below it the first label, above the second, at it no row"
     )
@@ -97,6 +103,8 @@ class Task(Frozen):
     def coherent(self) -> Task:
         if self.kind == "prefer":
             self._pairs_of_answers()
+        elif self.judged_by is not None:
+            raise ValueError("judged_by names the judge of pairs of answers: give kind: prefer")
         elif self.gap is not None:
             raise ValueError("gap makes pairs of rated texts: give kind: prefer")
         if (self.kind == "generate") != (self.reply is not None):
@@ -174,6 +182,10 @@ class Task(Frozen):
         elif not (given >= CHOSEN and "label" not in given) and not given >= {*ANSWERS, "label"}:
             ways = "columns chosen and rejected, or first, second and label, or gap"
             raise ValueError(f"kind prefer needs {ways}; got {sorted(given)}")
+        if (PRINCIPLE in given or self.judged_by is not None) and not self.judged and "label" in given:
+            raise ValueError(
+                "principle and judged_by are shown beside the agreement of judge and people: name a column 'human' too"
+            )
 
     def _replies(self) -> None:
         """Raise ValueError where right and wrong would mean something else."""
@@ -183,6 +195,11 @@ class Task(Frozen):
             raise ValueError("kind generate has metric accuracy (the share of right replies) and no other objective")
         if TARGET in self.columns:
             raise ValueError(f"'{TARGET}' is what the label's column holds: name the column 'label'")
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge made the labels, held against a person's where there is one."""
+        return self.kind == "prefer" and {*ANSWERS, "label", HUMAN} <= set(self.columns)
 
     @property
     def spoken(self) -> bool:
@@ -201,7 +218,8 @@ class Task(Frozen):
     @property
     def text_columns(self) -> dict[str, str]:
         """Field -> column of the fields that are one text each, in the order the suite wrote them."""
-        apart = ("label", OPTIONS) if self.kind == "choose" else ("label",)
+        apart = {"label"} | ({OPTIONS} if self.kind == "choose" else set())
+        apart |= {HUMAN, PRINCIPLE} if self.judged else set()
         return {field: column for field, column in self.columns.items() if field not in apart}
 
     @property

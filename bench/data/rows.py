@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config.data import OPTIONS
 from bench.config.schema import Task
 from bench.data.arithmetic import choice
-from bench.data.preferences import preferences
+from bench.data.preferences import Judged, judgements, preferences
 from bench.data.replies import targets
 from bench.data.sources import PAIRS, Located
 from bench.data.splits import Slice, cut, parse, text_key
@@ -34,15 +34,17 @@ class Rows:
     fields: list[dict[str, str]]
     labels: list[int]
     index: list[int]
+    judged: Judged = field(default_factory=list)
+    """Where a judge made the labels, what a person said of each row; else empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: Sequence[int]) -> Rows:
         """The rows at these positions, in their order."""
-        return Rows(
-            [self.fields[i] for i in positions], [self.labels[i] for i in positions], [self.index[i] for i in positions]
-        )
+        judged = [self.judged[i] for i in positions] if self.judged else []
+        fields, labels = [self.fields[i] for i in positions], [self.labels[i] for i in positions]
+        return Rows(fields, labels, [self.index[i] for i in positions], judged)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class TaskRows:
     """Row number of a row of the pool -> fields that say the same in other words (`Task.pairs`)."""
     apart: Apart | None = None
     """What was dropped from the training rows (`Task.drop_overlap`); None where nothing was asked for."""
+    judgements: list[tuple[int, int | None, str | None]] | None = None
+    """Of all rows the judge's label, a person's (None: nobody gave one) and the judge's principle; None without a
+    judge."""
+    unasked: int = 0
+    """Test rows left out because no person judged them, while some judged others."""
 
 
 def read(name: str, task: Task, located: Located) -> TaskRows:
@@ -87,8 +94,21 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
 
         kept, apart = keep_apart(name, task, located, parts[0].fields, parts[1].fields)
         parts[0] = parts[0].take(kept)
+    both, unasked = None, 0
+    if task.judged:
+        both = [(row, *one) for part in parts for row, one in zip(part.labels, part.judged, strict=True)]
+        parts[1], unasked = by_people(parts[1])
     wordings = _wordings(name, task, located, parts[1])
-    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings, apart)
+    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings, apart, both, unasked)
+
+
+def by_people(rows: Rows) -> tuple[Rows, int]:
+    """The rows a person judged, with that label, and how many others there are; all as they are where nobody did."""
+    kept = [i for i, (human, _) in enumerate(rows.judged) if human is not None]
+    if not kept:
+        return rows, 0
+    found = rows.take(kept)
+    return replace(found, labels=[human or 0 for human, _ in found.judged]), len(rows) - len(kept)
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:
@@ -179,7 +199,8 @@ def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) 
     # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
     texts = {name: [text.strip() for text in column] for name, column in texts.items()}
     if task.kind == "prefer":
-        return Rows(*preferences(task, texts, values.get(task.columns.get("label", "")), index, place))
+        made = preferences(task, texts, values.get(task.columns.get("label", "")), index, place)
+        return Rows(*made, judgements(task, values, index, made[2], place) if task.judged else [])
     if task.reply is not None:
         fields, kept = targets(task, texts, values[task.columns["label"]], index, place)
         return Rows(fields, [1] * len(fields), kept)

@@ -44,6 +44,8 @@ def to_markdown(page: Page) -> str:
             lines += _table(curve_table(curve))
     if page.literature:
         lines += ["", "## What the literature says", *_table(page.literature)]
+    if page.judges:
+        lines += ["", "## Who judged", *(line for table in page.judges for line in _table(table))]
     lines += ["", "## Leaderboard"]
     for section in page.sections:
         lines += _table(section.table)

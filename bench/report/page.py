@@ -14,6 +14,7 @@ from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
 from bench.report.foretold import foretold
+from bench.report.judged import judges
 from bench.report.literature import literature
 from bench.report.planted import Control, planted_controls
 from bench.report.provenance import Fact, facts
@@ -87,6 +88,7 @@ class Page:
     curves: list[Curve]
     break_evens: list[BreakEven]
     literature: Table | None
+    judges: list[Table]
     sections: list[Section]
     tunings: list[Table]
     failures: Table | None
@@ -112,6 +114,7 @@ def build(run: Run) -> Page:
         curves(run.cells),
         break_evens(run.cells),
         literature(run.plan.claims, run.cells),
+        judges(run.cells),
         sections,
         tunings(run.cells),
         failures([*run.cells, *run.planted]),
