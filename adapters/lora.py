@@ -30,6 +30,9 @@ class LoRAOptions(Options):
     """Weight-decomposed LoRA (Liu et al. 2024)."""
     use_rslora: bool = False
     """Rank-stabilised scaling (Kalajdzievski 2023)."""
+    engine: Literal["own", "trl"] = "own"
+    """`trl`: trained by TRL's own trainer, as a check of ours, on pairs of answers under the verbalizer. Its cells
+    stand in a table of their own, unranked."""
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
     """Initialisation of the factors, PEFT's names. PEFT's others (PiSSA, OLoRA) move part of the base into the factors,
     so that what is stored no longer fits the base everyone has."""
@@ -61,7 +64,12 @@ class LoRA(Strategy):
             use_rslora=options.use_rslora,
             init_lora_weights=options.init_lora_weights,
         )
-        return peft_plan(base, context, config, options.lr)
+        plan = peft_plan(base, context, config, options.lr)
+        if options.engine == "trl":
+            from bench.train.by_trl import Stage, by_trl
+
+            return by_trl(base, context, plan, {0: Stage("SFT")})
+        return plan
 
 
 strategy = LoRA()

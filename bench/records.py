@@ -103,6 +103,8 @@ class CellInfo(Record):
     """How often it was trained on its test items before its normal training: a positive control, never ranked."""
     plant_items: int | None = None
     """So many test items, drawn by the seed from all of the split; they are what a planted cell is scored on."""
+    engine: str | None = None
+    """The library whose loop trained it in place of ours (`trl`), as a check: never ranked, never matched."""
     model_fingerprint: str
     """What the model's bytes are: a checksum, or a pinned revision, or the recipe of random weights."""
     task_digest: str

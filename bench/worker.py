@@ -99,6 +99,8 @@ class Cell(Recorder):
     def tune(self) -> None:
         """Choose the options by cross-validation within the labels; the record tells how."""
         cell, total = self.job.cell, Meter(None, self.job.cell.device)
+        if cell.engine is not None:
+            raise Unsupported(f"engine={cell.engine} is not tuned: take away budget.trials or use engine=own")
         limit_device_memory(cell.device, self.job.memory_gib)
         with self.ledger.phase("tune", total), tempfile.TemporaryDirectory(dir=self.job.folder) as files:
             context, _ = self.opened(self.load())

@@ -63,6 +63,8 @@ def to_markdown(page: Page) -> str:
     if page.tunings:
         lines += ["", "## Tuning", *(line for table in page.tunings for line in _table(table))]
     lines += _comparisons(page.sections)
+    if page.engines:
+        lines += ["", "## Another library's loop", *_table(page.engines)]
     lines += ["", "## Failures", *(_table(page.failures) if page.failures else ["", "None."])]
     lines += ["", "## How it was measured", ""]
     lines += [f"- {escape(fact.name)}: {'; '.join(escape(value) for value in fact.values)}" for fact in page.facts]

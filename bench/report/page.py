@@ -13,6 +13,7 @@ from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
+from bench.report.engines import engine_table
 from bench.report.foretold import foretold
 from bench.report.judged import judges
 from bench.report.literature import literature
@@ -91,6 +92,7 @@ class Page:
     judges: list[Table]
     sections: list[Section]
     tunings: list[Table]
+    engines: Table | None
     failures: Table | None
     facts: list[Fact]
     ended: Table
@@ -117,7 +119,8 @@ def build(run: Run) -> Page:
         judges(run.cells),
         sections,
         tunings(run.cells),
-        failures([*run.cells, *run.planted]),
+        engine_table(run),
+        failures([*run.cells, *run.engines, *run.planted]),
         facts(run),
         ended(run.cells),
         foretold(run.cells),
