@@ -31,8 +31,8 @@ class LoRAOptions(Options):
     use_rslora: bool = False
     """Rank-stabilised scaling (Kalajdzievski 2023)."""
     engine: Literal["own", "trl"] = "own"
-    """`trl`: trained by TRL's own trainer, as a check of ours, on pairs of answers under the verbalizer. Its cells
-    stand in a table of their own, unranked."""
+    """`trl`: trained by TRL's own trainer, as a check of ours, on answers: under the verbalizer fine-tuning, under
+    a head the rewards of pairs. Its cells stand in a table of their own, unranked."""
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
     """Initialisation of the factors, PEFT's names. PEFT's others (PiSSA, OLoRA) move part of the base into the factors,
     so that what is stored no longer fits the base everyone has."""
@@ -68,7 +68,8 @@ class LoRA(Strategy):
         if options.engine == "trl":
             from bench.train.by_trl import Stage, by_trl
 
-            return by_trl(base, context, plan, {0: Stage("SFT")})
+            rewards = Stage("Reward", {"disable_dropout": False})  # ours stays on, too
+            return by_trl(base, context, plan, {0: rewards if context.readout == "head" else Stage("SFT")})
         return plan
 
 

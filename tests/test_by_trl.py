@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,23 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tiny import STRATEGIES, base, context, options, pair_rows, pair_task, question_task, task
+from tiny import STRATEGIES, base, changed, context, options, pair_rows, pair_task, question_task, snapshot, task
 
 from bench import plan as planning
 from bench.budget import Meter
 from bench.config import load
 from bench.config.schema import Budget
+from bench.models.catalog import parse
+from bench.predict.fakes import fake_base
+from bench.predict.rehearse import rehearse
 from bench.records import Status
 from bench.run import execute
+from bench.store import read_result
 from bench.strategy import Plan, TaskContext, Unsupported
 from bench.train import by_trl
 from bench.train.loop import Trained, adapt
-from bench.worker import seed_everything
+from bench.train.policies import without_dropout
+from bench.worker import run_cell, seed_everything
 
 needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL (pip install trl)")
 LONG = 400
@@ -32,17 +38,19 @@ LONG = 400
 
 def trained(
     name: str, family: str, given: TaskContext, budget: Budget, **more: Any
-) -> tuple[Plan, Trained, Meter, dict[str, torch.Tensor]]:
-    """A plan trained on a fresh base, what came of it, and the base's own weights afterwards."""
+) -> tuple[Plan, Trained, Meter, dict[int, str]]:
+    """A plan trained on a fresh base, what came of it, and which of the base's own weights changed."""
     torch.set_num_threads(1)
     model = base(family)
+    without_dropout(model.module)  # two loops draw its noise from other places of the same stream
+    before = snapshot(model.module)
     seed_everything(0)
     plan = STRATEGIES[name].prepare(model, given, options(name, **more))
     meter = Meter(budget)
     meter.watch(plan.seen)
     done = adapt(plan, given, meter)
     meter.unwatch()
-    return plan, done, meter, {n: p.detach() for n, p in model.module.named_parameters()}
+    return plan, done, meter, changed(before)
 
 
 def both(name: str, family: str, given: TaskContext, budget: Budget, **more: Any) -> Any:
@@ -87,11 +95,7 @@ def test_both_stages_take_the_steps_of_ours(tmp_path: Path) -> None:
         ".ref." in n for n, _ in plan.module.named_parameters()
     )
     assert "forward" not in plan.module.get_base_model().__dict__
-    untouched = {n: p for n, p in base("tiny-llama").module.named_parameters()}
-    assert all(
-        torch.equal(trl[3][n.replace(".weight", ".base_layer.weight")] if n not in trl[3] else trl[3][n], p)
-        for n, p in untouched.items()
-    )
+    assert trl[3] == {}, "the base is as it was"
     plan.save(tmp_path)
     fresh = STRATEGIES["dpo"].prepare(base("tiny-llama"), pairs(), options("dpo", engine="trl"))
     assert fresh.load is not None
@@ -110,6 +114,19 @@ def test_supervised_steps_of_one_row_have_the_losses_of_ours(task_: Any) -> None
     np.testing.assert_allclose(trl[1].losses, own[1].losses, atol=1e-4)
 
 
+@needs_trl
+@pytest.mark.parametrize("family", ["tiny-llama", "tiny-gpt2"])
+def test_ten_steps_of_a_reward_model_have_the_losses_of_ours(family: str) -> None:
+    """The same head and factors in transformers' own classifier, trained by TRL: losses and rewards are ours."""
+    given = context("head", task=pair_task(), sequence=LONG)
+    own, trl = both("reward_model", family, given, TEN, lr=1e-2)
+    assert len(trl[1].losses) == 10
+    np.testing.assert_allclose(trl[1].losses, own[1].losses, atol=1e-4)
+    one, other = (plan.answer.predict(pair_rows().test.fields, Meter()) for plan in (own[0], trl[0]))
+    # what both answers share, such as the head's bias, has no gradient but rounding's, which Adam makes as large as any
+    np.testing.assert_allclose(other[:, 1] - other[:, 0], one[:, 1] - one[:, 0], atol=5e-3)
+
+
 def test_without_trl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_trl.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match="not installed: python -m pip install 'trl>=1.16', or use engine=own"):
@@ -123,9 +140,9 @@ def test_what_trl_does_not_train_is_refused_in_words() -> None:
             trained(name, "tiny-llama", given, budget, engine="trl", **more)
         return str(error.value)
 
-    answers = "on answers that follow a prompt: use engine=own, or readout=verbalizer on a task of kind prefer"
+    answers = "or rewards of pairs: use engine=own, or a task of kind prefer or generate"
     assert answers in why("lora", context("verbalizer", task=task()))
-    assert answers in why("lora", replace(pairs(), readout="head"))
+    assert answers in why("lora", context("head", task=task()))
     assert "means over tokens: use per_token=true, or engine=own" in why("dpo", pairs(), loss="ipo")
     assert "in one pass: take away micro_batch or use engine=own" in why("dpo", pairs(micro_batch=2))
     seconds = why("dpo", pairs(), Budget(labels=12, train_seconds=1))
@@ -174,10 +191,20 @@ def test_a_run_shows_it_beside_ours_and_ranks_it_nowhere(tmp_path: Path) -> None
 
 
 @needs_trl
+def test_it_is_not_foretold(tmp_path: Path) -> None:
+    """Memory is rehearsed in our loop only; the reason stands in place of a figure."""
+    jobs = {job.cell.strategy: job for job in planning.make(load(suite(tmp_path))).jobs}
+    with pytest.raises(RuntimeError, match="it trains in another library's loop, which is not rehearsed"):
+        rehearse(jobs["dpo_trl"], fake_base(parse("random:tiny-llama"), None, torch.float32), on_card=False)
+
+
+@needs_trl
 def test_trials_are_refused(tmp_path: Path) -> None:
     budget = {"labels": 12, "train_examples": 16, "trials": 2}
     tokens = [*suite(tmp_path, budget=budget), "strategies=dpo_trl"]
-    with (tmp_path / "output.txt").open("w") as out:
-        [one] = execute(load(tokens), Console(file=out, width=200))
+    [job] = planning.make(load(tokens)).jobs
+    Path(job.folder).mkdir(parents=True)
+    assert run_cell(job, partial(base, "tiny-llama"), lambda phase, share: None) == 0
+    one = read_result(Path(job.folder) / "result.json")
     assert one.outcome.status is Status.unsupported
     assert one.outcome.reason == "engine=trl is not tuned: take away budget.trials or use engine=own"

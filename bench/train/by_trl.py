@@ -7,6 +7,7 @@ step costs, and how much of any other axis is spent, is TRL's.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ REFERENCE_ADAPTER = "ref"
 class Stage:
     """What trains one group of examples."""
 
-    trainer: Literal["SFT", "DPO"]
+    trainer: Literal["SFT", "DPO", "Reward"]
     options: dict[str, Any] = field(default_factory=dict)
     """Options of TRL's configuration."""
 
@@ -49,10 +50,11 @@ def by_trl(base: Base, context: TaskContext, plan: Plan, stages: dict[int, Stage
     """
     if importlib.util.find_spec("trl") is None:
         raise Unsupported(MISSING)
-    if not context.task.spoken or context.readout != "verbalizer":
+    rewards = context.readout == "head" and context.task.kind == "prefer"
+    if base.kind != "causal" or not (rewards or (context.readout == "verbalizer" and context.task.spoken)):
         raise Unsupported(
-            "engine=trl trains policies on answers that follow a prompt: use engine=own, or readout=verbalizer on a task "
-            "of kind prefer or generate"
+            "engine=trl trains decoders on answers that follow a prompt, or rewards of pairs: use engine=own, or a "
+            "task of kind prefer or generate"
         )
     if context.task.templates[0].chat:
         raise Unsupported("engine=trl is given plain prompts, and this template is a turn of a chat: use engine=own")
@@ -131,9 +133,31 @@ def as_it_was(base: Base, plan: Plan) -> Iterator[None]:
         base.module.__dict__.pop("forward", None)
 
 
-def texts_of(context: TaskContext, plan: Plan, stage: Stage) -> list[dict[str, str]]:
-    """The training rows in TRL's columns."""
-    found = []
+def model_of(base: Base, plan: Plan, stage: Stage) -> Any:
+    """What TRL trains: the plan's module, or for rewards that module and the plan's head in transformers' own model of
+    one output, made without weights of its own."""
+    if stage.trainer != "Reward":
+        return plan.module
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(base.module.config)
+    config.num_labels, config.pad_token_id = 1, base.tokenizer.pad_token_id  # type: ignore[union-attr]
+    with torch.device("meta"):
+        whole: Any = AutoModelForSequenceClassification.from_config(config)
+    setattr(whole, whole.base_model_prefix, plan.module)
+    whole.score = plan.answer.reader.head  # type: ignore[attr-defined]
+    return whole
+
+
+def texts_of(context: TaskContext, plan: Plan, stage: Stage) -> list[dict[str, Any]]:
+    """The training rows in TRL's columns. For rewards they are our ids: TRL would put an end of text behind every
+    answer, and the reward would be read there, where our reader does not look."""
+    found: list[dict[str, Any]] = []
+    if stage.trainer == "Reward":
+        encoded = plan.answer.reader.encode(context.train.fields)  # type: ignore[attr-defined]
+        for ids, label in zip((one.answers for one in encoded), context.train.labels, strict=True):
+            found.append({"chosen_ids": list(ids[label]), "rejected_ids": list(ids[1 - label])})
+        return found
     for fields, label in zip(context.train.fields, context.train.labels, strict=True):
         prompt = {"prompt": fill(context.task.templates[0], fields)}
         if isinstance(plan.answer, Told):
@@ -178,7 +202,7 @@ def trainer_of(
     clock = timed(steps, meter)
     kind = watched(getattr(trl, f"{stage.trainer}Trainer"), steps, clock, losses)
     return kind(
-        model=plan.module,
+        model=model_of(base, plan, stage),
         args=config,
         train_dataset=Dataset.from_list(texts_of(context, plan, stage)),
         processing_class=base.tokenizer,
