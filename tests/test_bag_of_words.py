@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny import STRATEGIES, base, context, options, pair_rows, pair_task, rows, rows_of
 
 from bench import plan as planning
@@ -19,6 +20,9 @@ from bench.config import load
 from bench.config.schema import Budget, Task
 from bench.data.rows import Rows, draw_labels, read
 from bench.data.sources import Located
+from bench.models.catalog import parse
+from bench.predict.fakes import fake_base
+from bench.predict.rehearse import rehearse
 from bench.strategy import Plan, Unsupported
 from bench.train.loop import adapt
 
@@ -196,3 +200,14 @@ def test_it_is_a_real_floor_on_reviews() -> None:
     plan, _ = fit(draw_labels(found.train, 512, 0, 2), job.task, Meter(Budget(labels=512, train_examples=1024)))
     hits = plan.answer.predict(found.test.fields, Meter()).argmax(-1) == found.test.labels
     assert len(hits) == 200 and 0.68 < hits.mean() < 0.92
+
+
+def test_its_memory_is_that_of_the_weights_it_does_not_use() -> None:
+    """No operator runs in a rehearsal, so the weights, which stand loaded, are all of the prediction; no FLOPs."""
+    tokens = ["suite=preference-small", "strategies=bag_of_words", "model=random:tiny-gpt2", "device=cpu"]
+    [job] = planning.make(load([*tokens, "data.source=sample"])).jobs
+    found = rehearse(job, fake_base(parse("random:tiny-gpt2"), None, torch.float32), on_card=False)
+    weights = sum(p.numel() for p in base("tiny-gpt2").module.parameters())
+    [peak] = found.peaks.values()
+    assert 4 * weights <= peak.parts["parameters"] <= peak.size < 4 * weights * 1.5
+    assert found.flops == 0.0 and found.trainable > 100
