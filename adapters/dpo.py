@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from bench.space import Log
-from bench.strategy import Needs, Options, Plan, Strategy, TaskContext
+from bench.strategy import Needs, Options, Plan, Strategy, TaskContext, Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,8 @@ class DPOOptions(PreferenceOptions):
     loss: Literal["sigmoid", "ipo", "sft"] = "sigmoid"
     """`sigmoid`: DPO. `ipo`: (difference of the log-ratios - 1 / (2 beta)) squared (Azar et al. 2023, equation 17).
     `sft`: the control; the first stage's loss again, on the same rows in the same order at the same rates."""
+    engine: Literal["own", "trl"] = "own"
+    """`trl`: trained by TRL's own trainers, as a check of ours. Its cells stand in a table of their own, unranked."""
     per_token: bool = False
     """Log-ratios are means over an answer's tokens, as TRL has them for `ipo`; then beta is one of means."""
 
@@ -68,6 +70,10 @@ class DPO(Strategy):
         from bench.train.preference import dpo
 
         plan, kind = supervised_plan(base, context, options), options.loss
+        if options.engine == "trl" and (kind == "sft" or context.task.kind != "prefer"):
+            raise Unsupported(
+                "TRL's preference trainers read pairs of texts: use engine=own on labels and for loss=sft"
+            )
         if kind == "sft":
             return continued(plan, options.supervised, options.lr)
 
@@ -75,7 +81,20 @@ class DPO(Strategy):
             four = (pairs.chosen, pairs.rejected, pairs.reference_chosen, pairs.reference_rejected)
             return dpo(*four, options.beta, kind, pairs.lengths if options.per_token else None)
 
-        return preferring_plan(base, context, plan, loss, options.beta, options.supervised, options.lr)
+        plan = preferring_plan(base, context, plan, loss, options.beta, options.supervised, options.lr)
+        return by_trl_too(base, context, plan, options) if options.engine == "trl" else plan
+
+
+def by_trl_too(base: Base, context: TaskContext, plan: Plan, options: DPOOptions) -> Plan:
+    """Both stages trained by TRL. Raises `Unsupported` for a loss that TRL has not."""
+    from bench.train.by_trl import Stage, by_trl
+    from bench.train.policies import PREFERENCE, SUPERVISED
+
+    if options.loss == "ipo" and not options.per_token:
+        raise Unsupported("TRL's ipo compares means over tokens: use per_token=true, or engine=own")
+    loss = "sigmoid_norm" if options.loss == "sigmoid" and options.per_token else options.loss
+    stages = {SUPERVISED: Stage("SFT"), PREFERENCE: Stage("DPO", {"beta": options.beta, "loss_type": [loss]})}
+    return by_trl(base, context, plan, stages)
 
 
 def supervised_plan(base: Base, context: TaskContext, options: Any) -> Plan:

@@ -32,6 +32,9 @@ class LoRAOptions(Options):
     """Weight-decomposed LoRA (Liu et al. 2024)."""
     use_rslora: bool = False
     """Rank-stabilised scaling (Kalajdzievski 2023)."""
+    engine: Literal["own", "trl"] = "own"
+    """`trl`: trained by TRL's own trainer, as a check of ours, on answers: under the verbalizer fine-tuning, under
+    a head the rewards of pairs. Its cells stand in a table of their own, unranked."""
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
     """Initialisation of the factors, PEFT's names. PEFT's others (PiSSA, OLoRA) move part of the base into the factors,
     so that what is stored no longer fits the base everyone has."""
@@ -52,7 +55,13 @@ class LoRA(Strategy):
     def prepare(self, base: Base, context: TaskContext, options: LoRAOptions) -> Plan:
         from bench.train.plans import peft_plan
 
-        return peft_plan(base, context, factors(options), options.lr)
+        plan = peft_plan(base, context, factors(options), options.lr)
+        if options.engine == "trl":
+            from bench.train.by_trl import Stage, by_trl
+
+            rewards = Stage("Reward", {"disable_dropout": False})  # ours stays on, too
+            return by_trl(base, context, plan, {0: rewards if context.readout == "head" else Stage("SFT")})
+        return plan
 
 
 def factors(options: LoRAOptions) -> LoraConfig:

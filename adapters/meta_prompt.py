@@ -92,7 +92,7 @@ class MetaPrompt(Strategy):
             )
         if context.task.kept:
             raise Unsupported(
-                f"an instruction is chosen by right answers, and {context.name} is scored by {context.task.metric}: use "
+                f"an instruction is chosen by right answers, and {context.name} has {context.task.metric}: use "
                 "few_shot, which shows what is wanted"
             )
         freeze(base.module)

@@ -31,8 +31,8 @@ def digest(data: Any, length: int = 64) -> str:
 
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
-    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "pairs", "formats", "scorer",
-             "type", "role"}  # fmt: skip
+    apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "judged_by", "pairs", "formats",
+             "scorer", "type", "role"}  # fmt: skip
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand
@@ -49,6 +49,10 @@ def task_digest(task: Task) -> str:
             del place[key]  # so did these
     if "reply" in content and content["reply"]["source"] is None:
         del content["reply"]["source"]
+    if content["drop_overlap"] is None:
+        del content["drop_overlap"]
+    else:  # where its bytes come from is said by the fingerprint
+        content["drop_overlap"] = [{**one, "data": None} for one in content["drop_overlap"]]
     for template in content["templates"]:
         if not template["chat"]:
             del template["chat"]

@@ -165,7 +165,9 @@ def cell_info(
     `repeat`: seed and dose of a planted leak; `computes`: device type and precision.
     """
     task, (seed, dose), (device, precision) = suite.tasks[name], repeat, computes
-    apart = {"checkpointing"} | (set() if variant.options.formats_in_training > 1 else {"formats_in_training"})
+    engine = engine_of(variant)
+    apart = {"checkpointing"} | (set() if engine else {"engine"})
+    apart |= set() if variant.options.formats_in_training > 1 else {"formats_in_training"}
     measured: dict[str, Any] = {
         "base_strategy": variant.strategy.name,
         "readout": readout_of(suite, model, variant),
@@ -178,6 +180,7 @@ def cell_info(
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
         "numerics": identity.NUMERICS,
+        "engine": engine,
         **how_computed(suite, task, variant),
         **what_is_read(suite, name, variant, dose, located),
     }
@@ -193,6 +196,12 @@ def cell_info(
         held_out=registry.type_of(name, suite.tasks) if variant.strategy.other_types else None,
         **measured,
     )
+
+
+def engine_of(variant: Variant) -> str | None:
+    """The library whose loop trains, where it is not ours."""
+    engine = getattr(variant.options, "engine", "own")
+    return None if engine == "own" else engine
 
 
 def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:
@@ -224,7 +233,7 @@ def identified(measured: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in measured.items() if key not in LATER or value}
 
 
-LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest")
+LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest", "engine")
 """Axes that came after the first records."""
 
 

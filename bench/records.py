@@ -109,12 +109,63 @@ class CellInfo(Record):
     """How often it was trained on its test items before its normal training: a positive control, never ranked."""
     plant_items: int | None = None
     """So many test items, drawn by the seed from all of the split; they are what a planted cell is scored on."""
+    engine: str | None = None
+    """The library whose loop trained it in place of ours (`trl`), as a check: never ranked, never matched."""
     model_fingerprint: str
     """What the model's bytes are: a checksum, or a pinned revision, or the recipe of random weights."""
     task_digest: str
     """Digest of the task's templates, labels, columns and metric."""
     numerics: int
     """Version number of our numerics; a change of results by a change of ours raises it."""
+
+
+class Apart(Record):
+    """Training rows left out because a text of theirs stands in a test set (`drop_overlap` of a task)."""
+
+    dropped: int
+    """Training rows left out."""
+    of: int
+    """Training rows there were."""
+    compared: dict[str, int] = Field(default_factory=dict)
+    """Test set -> texts it holds."""
+    missing: list[str] = Field(default_factory=list)
+    """Test sets that were to be compared with, and that the bundled sample has nothing for."""
+
+
+class Agreement(Record):
+    """How often a judge and people prefer the same answer."""
+
+    principle: str | None = None
+    """The principle the judge went by; None: all rows together."""
+    n: int
+    """Rows that both judged."""
+    share: float
+    """Of which they prefer the same answer."""
+    low: float
+    """Lower end of its 95% interval (Wilson)."""
+    high: float
+    """Upper end."""
+    kappa: float | None = None
+    """Cohen's kappa (1960); None where both always name the same place."""
+    kappa_low: float | None = None
+    """Lower end of its 95% interval (percentile bootstrap over rows)."""
+    kappa_high: float | None = None
+    """Upper end."""
+
+
+class Judged(Record):
+    """Labels that a judge made (`columns.human` of a task), and what people say of them."""
+
+    by: str | None = None
+    """The judge, as the suite names it."""
+    rows: int
+    """Rows the judge labelled, training and test."""
+    agreements: list[Agreement] = Field(default_factory=list)
+    """Over all rows that people judged too, then by principle; empty where there is none."""
+    scored_against: Literal["people", "judge"]
+    """Whose labels the test rows have."""
+    left_out: int = 0
+    """Test rows not scored because no person judged them, while people judged others."""
 
 
 class DataInfo(Record):
@@ -126,6 +177,10 @@ class DataInfo(Record):
     """`sha256:...` over the data files read, or the hub's pinned revision."""
     train_rows: int | None = None
     """Training rows the label budget draws from."""
+    apart: Apart | None = None
+    """What was dropped from the training rows for the sake of test sets; None where nothing was compared."""
+    judged: Judged | None = None
+    """Where a judge made the labels that are trained on: its agreement with people."""
     train_matches: str | None = None
     """Pattern those rows were chosen by; None where all of the split was used."""
     test_rows: int | None = None

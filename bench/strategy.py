@@ -214,6 +214,8 @@ class Plan:
     """What the method keeps beside trained parameters and the optimizer: needed to go on after a pause."""
     restore: Callable[[dict[str, torch.Tensor]], None] | None = None
     """Takes it back into a freshly prepared plan."""
+    drive: Callable[[Meter], Any] | None = None
+    """Another library's loop over this plan, in place of ours; gives a `bench.train.loop.Trained`."""
     search: Callable[[Meter], str] | None = None
     """Runs in place of the loop and gives what ended it: `converged`, or the budget axis that was spent."""
     labels_used: int | None = None

@@ -8,6 +8,7 @@ from bench import registry
 from bench.strategy import Strategy
 
 FAMILIES = (
+    "bag of words",
     "feature extraction",
     "full fine-tuning",
     "selective",

@@ -28,9 +28,10 @@ from bench.models.piecewise import place
 from bench.outcomes import outcome_of, refuse_what_is_missing
 from bench.probes.membership import members
 from bench.recording import Recorder
-from bench.records import Status
+from bench.records import Apart, Status
 from bench.score.chat import speaks
 from bench.space import Space
+from bench.stats.agreement import judged
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import adapt
 from bench.train.plant import plant, planting_budget
@@ -98,6 +99,8 @@ class Cell(Recorder):
     def tune(self) -> None:
         """Choose the options by cross-validation within the labels; the record tells how."""
         cell, total = self.job.cell, Meter(None, self.job.cell.device)
+        if cell.engine is not None:
+            raise Unsupported(f"engine={cell.engine} is not tuned: take away budget.trials or use engine=own")
         limit_device_memory(cell.device, self.job.memory_gib)
         with self.ledger.phase("tune", total), tempfile.TemporaryDirectory(dir=self.job.folder) as files:
             context, _ = self.opened(self.load())
@@ -196,6 +199,10 @@ class Cell(Recorder):
         if not self.job.task.kept:
             update["label_counts"] = [rows.test.labels.count(c) for c in range(len(self.job.task.labels))]
         update["train_matches"] = rows.train_matches
+        if rows.judgements is not None:
+            by_people = any(human is not None for human, _ in rows.test.judged)
+            update["judged"] = judged(rows.judgements, self.job.task.judged_by, by_people, rows.unasked)
+        update["apart"] = rows.apart and Apart(**vars(rows.apart))
         self.data = self.data.model_copy(update=update)
         own = self.seen(cell.task, self.job.task, train)
         sources = []

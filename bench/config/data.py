@@ -107,6 +107,31 @@ def compiles(value: str | None) -> str | None:
     return value
 
 
+class HeldOut(Frozen):
+    """Texts that no training row may hold: those of a whole split."""
+
+    data: DataRef
+    split: str
+    columns: list[str] = Field(min_length=1, description="columns that hold its texts")
+
+    @model_validator(mode="after")
+    def of_files(self) -> HeldOut:
+        if self.data.made is not None:
+            raise ValueError(f"drop_overlap compares with texts of files, and data.{self.data.made} has none")
+        if "[" in self.split:
+            raise ValueError(f"drop_overlap compares with whole splits, got the slice '{self.split}'")
+        return self
+
+    def named(self, source: str) -> str:
+        """What a reader calls it; of a user's own folder the last part."""
+        of = self.data
+        if of.path is not None:
+            return f"path:{of.path.rstrip('/').rpartition('/')[2]} {self.split}"
+        if source == "sample" or of.hub is None:
+            return f"sample {of.sample} {self.split}"
+        return " ".join(filter(None, (of.hub, of.config, self.split)))
+
+
 class Pairs(Frozen):
     """Other wordings of the test split: row n of `split` says what row n of the test split's file says."""
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.config.data import DataRef as DataRef
+from bench.config.data import HeldOut as HeldOut
 from bench.config.data import Pairs as Pairs
 from bench.config.data import Splits as Splits
 from bench.config.data import Template as Template

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from bench.config.data import OPTIONS, DataRef, Pairs, Splits, Template, compiles
+from bench.config.data import OPTIONS, DataRef, HeldOut, Pairs, Splits, Template, compiles
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
 from bench.config.reply import KEPT, Reply
@@ -25,6 +25,10 @@ CHOSEN = {"chosen", "rejected"}
 INSTRUCTION, INPUT, MESSAGES = "instruction", "input", "messages"
 """Fields of instruction rows: what is asked, a text it is asked about (may be empty), and a chat that holds an
 instruction and its answer."""
+
+
+HUMAN, PRINCIPLE = "human", "principle"
+"""Columns of kind prefer where `label` is a judge's: what a person says, and the principle the judge went by."""
 
 
 class Task(Frozen):
@@ -50,7 +54,8 @@ class Task(Frozen):
     columns: dict[str, str] = Field(
         description="field -> data column; `label` is the label's column, `options` holds the list of a row's options "
         "(kind choose), `chosen` and `rejected` or `first` and `second` two answers (kind prefer), `messages` a chat "
-        "(kind generate), the others are text"
+        "(kind generate), the others are text. With `human` beside first, second and label, `label` is a judge's and "
+        "`human` a person's; `principle`: why"
     )
     labels: list[Word] = Field(
         min_length=1, description="label names in the order of the data's integer labels; kind tag: types of entities"
@@ -59,6 +64,7 @@ class Task(Frozen):
         None, gt=0, description="kind prefer: `label` holds a rating of the one text, and two texts whose ratings "
         "differ by at least so much make a pair, the higher rated preferred"
     )  # fmt: skip
+    judged_by: Word | None = Field(None, description="who or what made the labels, where a judge did (`columns.human`)")
     label_cut: float | None = Field(
         None, description="the label's column holds numbers: below it the first label, above the second, at it no row"
     )
@@ -75,6 +81,10 @@ class Task(Frozen):
         "meaning", description="what the label is about: one about form changes with the wording (used by probes only)"
     )
     pairs: Pairs | None = Field(None, description="other wordings of the test rows, for the contamination probe")
+    drop_overlap: list[HeldOut] | None = Field(
+        None, description="drop training rows that share a whole text or 13 words in a row with the task's own test "
+        "split or with these; an empty list: with its own alone"
+    )  # fmt: skip
     templates: list[Template] = Field(min_length=1, description="the first one is used")
     formats: FormatMaterial | None = Field(None, description="what other prompt formats are made of (probes.formats)")
     metric: Metric = "accuracy"
@@ -133,6 +143,8 @@ class Task(Frozen):
     def coherent(self) -> Task:
         if self.kind == "prefer":
             self._pairs_of_answers()
+        elif self.judged_by is not None:
+            raise ValueError("judged_by names the judge of pairs of answers: give kind: prefer")
         elif self.gap is not None:
             raise ValueError("gap makes pairs of rated texts: give kind: prefer")
         if self.written != (self.reply is not None):
@@ -189,6 +201,8 @@ class Task(Frozen):
     @model_validator(mode="after")
     def of_its_kind(self) -> Task:
         """What one kind or way of labelling needs and another has not."""
+        if self.drop_overlap is not None and self.data.made is not None:
+            raise ValueError(f"drop_overlap drops rows of files, and data.{self.data.made} makes them")
         if self.kind == "classify" and (self.number is not None or self.data.arithmetic is not None):
             raise ValueError("number and data.arithmetic make options to choose from: give kind: choose")
         if self.kind == "choose":
@@ -217,6 +231,10 @@ class Task(Frozen):
         elif not (given >= CHOSEN and "label" not in given) and not given >= {*ANSWERS, "label"}:
             ways = "columns chosen and rejected, or first, second and label, or gap"
             raise ValueError(f"kind prefer needs {ways}; got {sorted(given)}")
+        if (PRINCIPLE in given or self.judged_by is not None) and not self.judged and "label" in given:
+            raise ValueError(
+                "principle and judged_by are shown beside the agreement of judge and people: name a column 'human' too"
+            )
 
     def _instructions(self) -> None:
         """Raise ValueError where a row without an input would have no prompt."""
@@ -237,6 +255,11 @@ class Task(Frozen):
     def instructs(self) -> bool:
         """Whether a row is an instruction of its own, as in instruction files, and not one item of a task."""
         return self.kind == "generate" and INSTRUCTION in self.text_columns
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge made the labels, held against a person's where there is one."""
+        return self.kind == "prefer" and {*ANSWERS, "label", HUMAN} <= set(self.columns)
 
     @property
     def spoken(self) -> bool:
@@ -267,7 +290,8 @@ class Task(Frozen):
         """Field -> column of the fields that are one text each, in the order the suite wrote them."""
         if MESSAGES in self.columns:
             return {INSTRUCTION: self.columns[MESSAGES]}
-        apart = ("label", OPTIONS) if self.kind == "choose" else ("label",)
+        apart = {"label"} | ({OPTIONS} if self.kind == "choose" else set())
+        apart |= {HUMAN, PRINCIPLE} if self.judged else set()
         return {field: column for field, column in self.columns.items() if field not in apart}
 
     @property

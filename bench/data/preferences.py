@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.task import ANSWERS, Task
+from bench.config.task import ANSWERS, HUMAN, PRINCIPLE, Task
 from bench.data.splits import normalise, text_key
-from bench.data.values import labels_of, ratings
+from bench.data.values import Values, check_texts, labels_of, ratings
 from bench.errors import UserFault
 
 Made = tuple[list[dict[str, str]], list[int], list[int]]
@@ -42,6 +42,27 @@ def preferences(task: Task, texts: dict[str, list[str]], given: list[Any] | None
         return in_turn(rows, index)
     labels = labels_of([given[i] for i in kept], index, task, place, Path())
     return [shown(*row) for row in rows], labels, index
+
+
+Judged = list[tuple[int | None, str | None]]
+"""A row each: the label a person gave (None: nobody did), and the principle the judge went by, if one is told."""
+
+
+def judgements(task: Task, values: Values, index: list[int], kept: Sequence[int], place: str) -> Judged:
+    """What stands beside a judge's labels in the rows of these numbers, out of all rows `index` of a split.
+
+    Null and an empty text are no label. Raises `UserFault` for a label that is none and a principle that is no text.
+    """
+    where = {row: i for i, row in enumerate(index)}
+    given = [values[task.columns[HUMAN]][where[row]] for row in kept]
+    told = [i for i, value in enumerate(given) if value not in (None, "") and value == value]
+    labels = labels_of([given[i] for i in told], [kept[i] for i in told], task, place, Path(), HUMAN)
+    human = dict(zip(told, labels, strict=True))
+    if PRINCIPLE not in task.columns:
+        return [(human.get(i), None) for i in range(len(kept))]
+    principles = [values[task.columns[PRINCIPLE]][where[row]] for row in kept]
+    check_texts(principles, [*kept], place, task.columns[PRINCIPLE])
+    return [(human.get(i), principle.strip()) for i, principle in enumerate(principles)]
 
 
 def _no_pair(place: str, why: str) -> UserFault:

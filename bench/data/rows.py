@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.config.data import OPTIONS
 from bench.config.schema import Task
 from bench.config.task import INPUT, INSTRUCTION, MESSAGES
 from bench.data.arithmetic import choice
 from bench.data.chats import instructions
-from bench.data.preferences import preferences
+from bench.data.preferences import Judged, judgements, preferences
 from bench.data.replies import targets
 from bench.data.sources import PAIRS, Located
 from bench.data.splits import Slice, cut, parse, text_key
 from bench.data.tables import read_columns
 from bench.data.values import Values, check_texts, choices, computed, halves, labels_of, those_where
 from bench.errors import UserFault
+
+if TYPE_CHECKING:
+    from bench.data.apart import Apart
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,17 @@ class Rows:
     fields: list[dict[str, str]]
     labels: list[int]
     index: list[int]
+    judged: Judged = field(default_factory=list)
+    """Where a judge made the labels, what a person said of each row; else empty."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: Sequence[int]) -> Rows:
         """The rows at these positions, in their order."""
-        return Rows(
-            [self.fields[i] for i in positions], [self.labels[i] for i in positions], [self.index[i] for i in positions]
-        )
+        judged = [self.judged[i] for i in positions] if self.judged else []
+        fields, labels = [self.fields[i] for i in positions], [self.labels[i] for i in positions]
+        return Rows(fields, labels, [self.index[i] for i in positions], judged)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,13 @@ class TaskRows:
     """All rows of the test split before `limit`: test items and controls of a contamination check come from here."""
     wordings: dict[int, dict[str, str]] = field(default_factory=dict)
     """Row number of a row of the pool -> fields that say the same in other words (`Task.pairs`)."""
+    apart: Apart | None = None
+    """What was dropped from the training rows (`Task.drop_overlap`); None where nothing was asked for."""
+    judgements: list[tuple[int, int | None, str | None]] | None = None
+    """Of all rows the judge's label, a person's (None: nobody gave one) and the judge's principle; None without a
+    judge."""
+    unasked: int = 0
+    """Test rows left out because no person judged them, while some judged others."""
 
 
 def read(name: str, task: Task, located: Located) -> TaskRows:
@@ -66,7 +78,7 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
 
     Raises:
         UserFault: missing columns or splits, a label or text that cannot be used, train and test sharing rows of a
-            split, or a split or slice without rows.
+            split, a split or slice without rows, or no training row left by `drop_overlap`.
     """
     if task.data.made:
         return _made(task, located)
@@ -82,8 +94,27 @@ def read(name: str, task: Task, located: Located) -> TaskRows:
         parts[0] = _matching(name, parts[0], pattern)
     if task.role == "train":
         return TaskRows(parts[0], Rows([], [], []), located, pattern)
+    apart = None
+    if task.drop_overlap is not None:
+        from bench.data.apart import keep_apart  # it needs numpy, which plans of most tasks do without
+
+        kept, apart = keep_apart(name, task, located, parts[0].fields, parts[1].fields)
+        parts[0] = parts[0].take(kept)
+    both, unasked = None, 0
+    if task.judged:
+        both = [(row, *one) for part in parts for row, one in zip(part.labels, part.judged, strict=True)]
+        parts[1], unasked = by_people(parts[1])
     wordings = _wordings(name, task, located, parts[1])
-    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings)
+    return TaskRows(parts[0], limited(parts[1], task.limit), located, pattern, parts[1], wordings, apart, both, unasked)
+
+
+def by_people(rows: Rows) -> tuple[Rows, int]:
+    """The rows a person judged, with that label, and how many others there are; all as they are where nobody did."""
+    kept = [i for i, (human, _) in enumerate(rows.judged) if human is not None]
+    if not kept:
+        return rows, 0
+    found = rows.take(kept)
+    return replace(found, labels=[human or 0 for human, _ in found.judged]), len(rows) - len(kept)
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:
@@ -179,7 +210,8 @@ def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) 
     # every sentence of GLUE's SST-2 ends with a space, which before a template's line break is a token of its own
     texts = {name: [text.strip() for text in column] for name, column in texts.items()}
     if task.kind == "prefer":
-        return Rows(*preferences(task, texts, told or None, index, place))
+        made = preferences(task, texts, told or None, index, place)
+        return Rows(*made, judgements(task, values, index, made[2], place) if task.judged else [])
     if task.reply is not None:
         fields, kept = targets(task, texts, told, index, place)
         return Rows(fields, [int(task.kind == "generate")] * len(fields), kept)  # all are as they should be

@@ -23,10 +23,14 @@ PAIRS = ":pairs"
 """Stands among a task's files for the other wordings of its test rows: no split's name, for it holds a colon."""
 
 
+HELD_OUT = ":held out:"
+"""Stands, with a number, for the texts that no training row may hold."""
+
+
 @dataclass(frozen=True)
 class Located:
     """A task's files: `source` (mirror, hub, sample, path or what `Task.data.made` says), split base name -> its files
-    in order (and those of other wordings under `PAIRS`), digest.
+    in order (and those of other wordings under `PAIRS`, held-out texts under `HELD_OUT`), digest.
 
     In a sample every split lies in the same file, its rows told apart by their `split` key. `fingerprint` is
     `sha256:<hex>` over the split names and the bytes of the needed files.
@@ -138,6 +142,7 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
     if task.data.arithmetic is not None:
         return Located("arithmetic", {}, f"arithmetic:{task.data.arithmetic}:v{VERSION}")
     splits = needed(task)
+    held_out = _held_out(name, task, source, settings)
     if task.data.path is not None:
         source, files = "path", _own(name, Path(task.data.path).expanduser(), splits)
     else:
@@ -149,7 +154,25 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
         else:
             files = _sampled(name, task, splits)
     pairs = _pairs(name, task, source, settings)
+    files |= held_out  # which rows are dropped, and so what is trained on, follows from them
     return Located(source, files | pairs, fingerprint(files), fingerprint(pairs) if pairs else None)
+
+
+def _held_out(name: str, task: Task, source: str, settings: DataSettings) -> dict[str, tuple[Path, ...]]:
+    """The files of `Task.drop_overlap`, from the run's source; those that the sample has nothing for are left out.
+
+    A run of users' own folders has no source: then the mirror where one is named, else the hub.
+    """
+    if source == "path":
+        source = "mirror" if mirror_folder(settings) else "hub"
+    found: dict[str, tuple[Path, ...]] = {}
+    for number, one in enumerate(task.drop_overlap or ()):
+        if source == "sample" and one.data.sample is None and not one.data.own:
+            continue
+        splits = Splits(train=one.split, test=one.split)
+        other = task.model_copy(update={"data": one.data, "splits": splits, "pairs": None, "drop_overlap": None})
+        found[f"{HELD_OUT}{number}"] = locate(f"{name}.drop_overlap", other, source, settings).files[one.split]
+    return found
 
 
 def _pairs(name: str, task: Task, source: str, settings: DataSettings) -> dict[str, tuple[Path, ...]]:

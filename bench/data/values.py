@@ -53,8 +53,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def labels_of(column: list[Any], index: list[int], task: Task, place: str, path: Path) -> list[int]:
-    """Positions in the task's labels, from positions or names. Raises `UserFault` for anything else."""
+def labels_of(
+    column: list[Any], index: list[int], task: Task, place: str, path: Path, field: str = "label"
+) -> list[int]:
+    """Positions in the task's labels, from positions or names. Raises `UserFault`, naming the column of `field`, for
+    anything else."""
     positions = {label: i for i, label in enumerate(task.labels)}
     spelled: dict[str, int] = dict(positions)
     if path.suffix == ".csv" and not any(label.strip().lstrip("+-").isdigit() for label in task.labels):
@@ -64,7 +67,7 @@ def labels_of(column: list[Any], index: list[int], task: Task, place: str, path:
     for row, value in zip(index, column, strict=True):
         label = _label(value, spelled, len(positions))
         if label is None:
-            raise _bad_label(value, f"{place}{row}: column '{task.columns['label']}'", task.labels)
+            raise _bad_label(value, f"{place}{row}: column '{task.columns[field]}'", task.labels)
         found.append(label)
     return found
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bench.measure.flops import is_counting
 from bench.predict.answers import Answers
-from bench.predict.timeline import Allocation, Peak, Stage, peaks
+from bench.predict.timeline import KINDS, Allocation, Peak, Stage, kind_of, peaks
 from bench.predict.trace import DROPPED, FIRST, GONE, MADE, NODE, STORED, Trace
 from bench.predict.twins import Twins
 
@@ -177,9 +177,15 @@ class Live(TorchDispatchMode):
             self.stage(before)
 
     def peaks(self) -> dict[str, Peak]:
-        """The peak of every stage, by name."""
+        """The peak of every stage, by name; of a cell that runs no operator, what stands in memory throughout."""
         self.stages[-1].ends = self.clock
-        return peaks(self.log, self.stages, self.clock)
+        return peaks(self.log, self.stages, self.clock) or {self.stages[-1].name: self.standing()}
+
+    def standing(self) -> Peak:
+        """What is alive now."""
+        alive = [one for one in self.log if one.died is None]
+        parts = {kind: float(sum(one.size for one in alive if kind_of(one) == kind)) for kind in KINDS}
+        return Peak(sum(parts.values()), parts)
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:

@@ -92,6 +92,8 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
             del weights
             live.stage("adapt prepare")
             plan = cell.prepared(base, context)
+        if plan.drive is not None:
+            raise RuntimeError("it trains in another library's loop, which is not rehearsed")
         claim_model(live, base, plan)
         budget = Budget.model_validate(job.cell.budget)
         if plan.groups:

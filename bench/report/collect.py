@@ -63,6 +63,8 @@ class Run:
     code_digest: str | None
     other_code: int = 0
     """Records made by other code than `code_digest`. Where that is all of them, no cell is marked."""
+    engines: list[CellView] = field(default_factory=list)
+    """Cells trained by another library's loop, in a table of their own."""
     planted: list[CellView] = field(default_factory=list)
     """Cells trained on their own test items on purpose: controls of the contamination checks, in no table."""
 
@@ -85,7 +87,8 @@ def collect(run_dir: Path, code_digest: str | None = None) -> Run:
     if other == sum(cell.result is not None for cell in cells):  # a mark on every row would tell nobody anything
         cells = [replace(cell, other_code=False) for cell in cells]
     clean, planted = ([cell for cell in cells if bool(cell.info.plant) is dosed] for dosed in (False, True))
-    return Run(plan, clean, digest, other, planted)
+    own, engines = ([cell for cell in clean if bool(cell.info.engine) is other_loop] for other_loop in (False, True))
+    return Run(plan, own, digest, other, engines, planted)
 
 
 def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:

@@ -46,6 +46,8 @@ def to_markdown(page: Page) -> str:
             lines += _table(curve_table(curve))
     if page.literature:
         lines += ["", "## What the literature says", *_table(page.literature)]
+    if page.judges:
+        lines += ["", "## Who judged", *(line for table in page.judges for line in _table(table))]
     lines += ["", "## Leaderboard"]
     for section in page.sections:
         lines += _table(section.table)
@@ -63,6 +65,8 @@ def to_markdown(page: Page) -> str:
     if page.tunings:
         lines += ["", "## Tuning", *(line for table in page.tunings for line in _table(table))]
     lines += _comparisons(page.sections)
+    if page.engines:
+        lines += ["", "## Another library's loop", *_table(page.engines)]
     lines += ["", "## Failures", *(_table(page.failures) if page.failures else ["", "None."])]
     lines += ["", "## How it was measured", ""]
     lines += [f"- {escape(fact.name)}: {'; '.join(escape(value) for value in fact.values)}" for fact in page.facts]

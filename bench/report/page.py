@@ -13,7 +13,9 @@ from bench.report.claims import Answer, Conclusion, conclude
 from bench.report.collect import STATUS_WORDS, CellView, Run
 from bench.report.compare import FEWEST_SEEDS
 from bench.report.curve import Curve, curves
+from bench.report.engines import engine_table
 from bench.report.foretold import foretold
+from bench.report.judged import judges
 from bench.report.literature import literature
 from bench.report.planted import Control, planted_controls
 from bench.report.provenance import Fact, facts
@@ -93,8 +95,10 @@ class Page:
     curves: list[Curve]
     break_evens: list[BreakEven]
     literature: Table | None
+    judges: list[Table]
     sections: list[Section]
     tunings: list[Table]
+    engines: Table | None
     failures: Table | None
     facts: list[Fact]
     ended: Table
@@ -123,9 +127,11 @@ def build(run: Run) -> Page:
         curves(deciding(run.cells)),
         break_evens(deciding(run.cells)),
         literature(run.plan.claims, run.cells),
+        judges(run.cells),
         sections,
         tunings(run.cells),
-        failures([*run.cells, *run.planted]),
+        engine_table(run),
+        failures([*run.cells, *run.engines, *run.planted]),
         facts(run),
         ended(run.cells),
         foretold(run.cells),

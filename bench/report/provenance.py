@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.records import Apart
 from bench.report import format as show
 from bench.report.budgets import budget
 from bench.report.collect import CellView, Run
@@ -148,8 +149,18 @@ def _data(cell: CellView) -> str:
         return show.ABSENT
     rows = f"{data.test_rows:,} test rows" if data.test_rows is not None else "test rows not measured"
     train = f"{data.train_rows:,} train rows" if data.train_rows is not None else "train rows not measured"
+    train += apart(data.apart) if data.apart is not None else ""
     train += f" (those matching '{data.train_matches}')" if data.train_matches else ""
     return f"{cell.info.task}: {SOURCES.get(data.source, data.source)}; {train}, {rows}; {data.fingerprint}"
+
+
+def apart(found: Apart) -> str:
+    """How many training rows were dropped because they share a text with which test sets."""
+    sets = show.listed([f"{name} ({texts:,} texts)" for name, texts in found.compared.items()], 20)
+    missing = (
+        f"; not compared, for the sample has no such file: {show.listed(found.missing, 20)}" if found.missing else ""
+    )
+    return f" ({found.dropped:,} of {found.of:,} dropped because a text of theirs stands in {sets}{missing})"
 
 
 def _ended(cell: CellView) -> str:

@@ -38,7 +38,9 @@ class Trained:
 
 def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     """Carry a plan out: search, train, or nothing to do. Raises `Unsupported` where the budget holds no step."""
-    if plan.search is not None:
+    if plan.drive is not None:
+        done = plan.drive(meter)
+    elif plan.search is not None:
         done = Trained(ended_by=plan.search(meter))
     elif not plan.groups:
         return Trained(ended_by="nothing to train")
