@@ -45,7 +45,7 @@ class Acts(Protocol):
         ...
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
-        """Responses to a batch: `extra` has the place of each and what is real of them."""
+        """Responses to a batch."""
         ...
 
     def read(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,10 +99,7 @@ class Speech:
         if meter.rehearses:
             written = [[0] * self.steps for _ in rows]
         ended = [ids if len(ids) == self.steps or over(ids) else [*ids, *self.reader.stop] for ids in written]
-        return [
-            Answered(prompt, answers=(tuple(ids),), place=place)
-            for place, (prompt, ids) in enumerate(zip(prompts, ended, strict=True))
-        ]
+        return [Answered(prompt, answers=(tuple(ids),)) for prompt, ids in zip(prompts, ended, strict=True)]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         return self.reader.collate(encoded)
@@ -121,8 +118,8 @@ class Speech:
 
     def unpacked(self, rows: Sequence[int], packed: torch.Tensor) -> list[Encoded]:
         return [
-            Answered(self.prompts[row], answers=(tuple(line[1 : 1 + line[0]]),), place=place)
-            for place, (row, line) in enumerate(zip(rows, packed.tolist(), strict=True))
+            Answered(self.prompts[row], answers=(tuple(line[1 : 1 + line[0]]),))
+            for row, line in zip(rows, packed.tolist(), strict=True)
         ]
 
 
@@ -131,7 +128,6 @@ class Said(Encoded):
     """A prompt and the label that was said after it."""
 
     action: int = 0
-    place: int = 0
 
 
 @dataclass
@@ -152,7 +148,7 @@ class Words:
         return [Said(longest.ids, place=place) for place in range(number)]
 
     def act(self, rows: Sequence[int], meter: Meter, generator: torch.Generator) -> list[Encoded]:
-        plain = [Said(self.prompts[row].ids, place=place) for place, row in enumerate(rows)]
+        plain = [Said(self.prompts[row].ids) for row in rows]
         actions = [0] * len(plain)
         parts = list(length_sorted(plain))
         with torch.no_grad():
@@ -170,7 +166,6 @@ class Words:
         batch = self.reader.collate(encoded)
         said = [one for one in encoded if isinstance(one, Said)]
         batch.extra["action"] = torch.tensor([one.action for one in said]).to(self.reader.device)
-        batch.extra["place"] = torch.tensor([one.place for one in said]).to(self.reader.device)
         return batch
 
     def read(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,8 +180,7 @@ class Words:
 
     def unpacked(self, rows: Sequence[int], packed: torch.Tensor) -> list[Encoded]:
         return [
-            Said(self.prompts[row].ids, action=action, place=place)
-            for place, (row, action) in enumerate(zip(rows, packed[:, 1].tolist(), strict=True))
+            Said(self.prompts[row].ids, action=action) for row, action in zip(rows, packed[:, 1].tolist(), strict=True)
         ]
 
 

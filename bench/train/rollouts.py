@@ -231,7 +231,9 @@ class Rolling:
     def collate(self, slots: Sequence[Encoded]) -> Batch:
         """The responses that stand in these places now."""
         assert self.round is not None
-        return self.acts.collate([self.round.responses[getattr(slot, "place", 0)] for slot in slots])
+        batch = self.acts.collate([self.round.responses[slot.place] for slot in slots])
+        batch.extra["place"] = torch.tensor([slot.place for slot in slots]).to(self.versions.params[0].device)
+        return batch
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a halted training must keep, under names that begin with `round `."""
