@@ -248,7 +248,12 @@ def test_replies_are_written_read_and_verified() -> None:
 @pytest.mark.parametrize(
     ("name", "of", "more", "match"),
     [
-        ("ppo", {"task": task(), "train": None}, {"reward": "learned"}, "a reward is learned from pairs of answers"),
+        (
+            "ppo",
+            {"task": question_task(), "train": None},
+            {"reward": "learned"},
+            "a reward is learned from pairs of answers or labels, and sst2 has none: use reward=verifiable",
+        ),
         ("ppo", {}, {"reward": "verifiable"}, "nothing can be verified of an answer to a pair: use reward=learned"),
         ("ppo", {"sequence": 6}, {"tokens": 6}, "responses of 6 tokens leave no room for a prompt in 6"),
     ],
@@ -268,3 +273,43 @@ def test_what_cannot_be_rewarded_is_refused(name: str, of: dict[str, Any], more:
 def test_options_that_do_not_fit_together_are_refused(name: str, more: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         options(name, **more)
+
+
+WORDS = {"pattern": "{text}", "verbalizer": {"negative": "a", "positive": "b"}}
+
+
+@pytest.mark.parametrize(("name", "more"), [("best_of_n", {"r": 4, "n": 4}), ("ppo", {"reward": "learned"})])
+def test_rewards_of_label_words_are_learned_too(name: str, more: dict[str, Any], tmp_path: Path) -> None:
+    """Best of n takes the best of those labels the policy says; what it never says has the lowest score."""
+    torch.manual_seed(0)
+    of = context(
+        "verbalizer", labels=8, batch=8, task=Task.model_validate(task().model_dump() | {"templates": [WORDS]})
+    )
+    plan = prepared(name, of, **more)
+    done, _ = train(plan, of, train_examples=160)
+    assert done.entered == ({0, 1} if name == "best_of_n" else {0, 1, 2})
+    scores = plan.answer.predict(of.train.fields, Meter())
+    assert scores.shape == (8, 2) and np.isfinite(scores).all()
+    plan.save(tmp_path)
+    fresh = prepared(name, of, **more)
+    assert fresh.load is not None
+    fresh.load(tmp_path)
+    assert np.allclose(fresh.answer.predict(of.train.fields, Meter()), scores, atol=1e-4)
+    if isinstance(plan.answer, BestOf):
+        plan.answer.number = 10**6
+        assert (plan.answer.predict(of.train.fields, Meter()).min(0) > scores.min() - 1).all(), "all are drawn then"
+
+
+def test_a_learned_reward_is_that_of_the_label_said() -> None:
+    torch.manual_seed(0)
+    of = context(
+        "verbalizer", labels=4, batch=4, task=Task.model_validate(task().model_dump() | {"templates": [WORDS]})
+    )
+    plan = prepared("ppo", of, reward="learned")
+    rolling = stage(plan)
+    rolling.versions.keep("reward")
+    judge = rolling.reward.reader  # type: ignore[attr-defined]
+    all_ = judge.scores(judge.target(), judge.collate(judge.encode(of.train.fields))).tolist()
+    said = rolling.acts.unpacked([2, 0, 2], torch.tensor([[1, 1], [1, 0], [1, 0]]))
+    found = rolling.reward([2, 0, 2], said, Meter()).tolist()
+    assert found == pytest.approx([all_[2][1], all_[0][0], all_[2][0]], abs=1e-5)

@@ -20,6 +20,7 @@ from bench.stats.metrics import chance
 from bench.stats.pairs import paired_change
 from bench.strategy import Answerer, TaskContext, Unsupported
 from bench.train.policies import ImplicitReward
+from bench.train.stages import BestOf, Rewarded
 
 if TYPE_CHECKING:
     from bench.budget import Meter
@@ -29,7 +30,7 @@ def elsewhere(answer: Answerer, context: TaskContext) -> Adapted:
     """The adapted model of a cell, whether it scores or writes, reading another task. Raises `Unsupported` where it
     answers by more than a model."""
     inner = answer
-    while isinstance(inner, Calibrated | ImplicitReward):
+    while isinstance(inner, Calibrated | ImplicitReward | Rewarded | BestOf):
         inner = inner.inner
     # a model that learned to read demonstrations is asked without: those of its own task say nothing of another
     if isinstance(inner, Told) or (isinstance(inner, Demonstrations) and inner.trained):

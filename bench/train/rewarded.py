@@ -14,14 +14,14 @@ from torch import nn
 from bench.models.base import Base
 from bench.models.parts import count
 from bench.score.adapted import Adapted
-from bench.score.answers import AnswerReader, RewardReader
+from bench.score.answers import AnswerReader, LabelRewardReader, RewardReader
 from bench.score.readers import VerbalizerReader
 from bench.score.replies import ReplyReader, Told
 from bench.strategy import ParamGroup, Plan, TaskContext, Unsupported
 from bench.train.acting import Acts, Speech, Words
 from bench.train.plans import HEAD_LR, head_of
 from bench.train.policies import without_dropout
-from bench.train.rewards import REWARD, Learned, Reward, RightLabel, RightReply
+from bench.train.rewards import REWARD, Learned, LearnedOfLabels, Reward, RightLabel, RightReply
 from bench.train.rollouts import Rolling
 from bench.train.stages import BestOf, Rewarded, Shares, Stages
 from bench.train.versions import REFERENCE, Versions, stored_beside
@@ -33,13 +33,14 @@ def staged(base: Base, context: TaskContext, plan: Plan, shares: Shares, learned
     Raises `Unsupported` where a learned reward has no pairs to learn from.
     """
     assert plan.module is not None and isinstance(plan.answer, Adapted | Told)
-    if learned and context.task.kind != "prefer":
+    if learned and context.task.written:
         raise Unsupported(
-            f"a reward is learned from pairs of answers, and {context.name} has none: use reward=verifiable"
+            f"a reward is learned from pairs of answers or labels, and {context.name} has none: use reward=verifiable"
         )
     without_dropout(plan.module)
     versions = Versions(list(plan.groups[0].params))
-    judge = RewardReader(base, replace(context, readout="head")) if learned else None
+    reader = RewardReader if context.task.kind == "prefer" else LabelRewardReader
+    judge = reader(base, replace(context, readout="head")) if learned else None
     stages = Stages(plan, context, shares, versions, judge)
     first = plan.groups[0]
     first.ends = shares.supervised
@@ -73,6 +74,8 @@ def acting(context: TaskContext, plan: Plan, tokens: int, temperature: float) ->
 def rewarding(stages: Stages, acts: Acts) -> Reward:
     """What responses are worth on this kind of task."""
     context = stages.context
+    if isinstance(stages.judge, LabelRewardReader):
+        return LearnedOfLabels(stages.judge, stages.versions, context.train)
     if stages.judge is not None:
         assert isinstance(acts, Speech)
         return Learned(stages.judge, stages.versions, acts.reader.base.tokenizer.eos_token_id)

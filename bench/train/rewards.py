@@ -13,7 +13,7 @@ from bench.config.task import TARGET
 from bench.data.rows import Rows
 from bench.data.spans import counts, f1, parse
 from bench.score.adapted import length_sorted
-from bench.score.answers import Answered, RewardReader
+from bench.score.answers import Answered, LabelRewardReader, RewardReader
 from bench.score.batch import Encoded
 from bench.score.marks import marks
 from bench.score.replies import Told, cut, read, right
@@ -58,6 +58,30 @@ class Learned:
         ids = response.answers[0]
         ended = bool(ids) and ids[-1] == self.end
         return Answered([], answers=((*response.ids, *(ids[:-1] if ended else ids)),))
+
+
+@dataclass
+class LearnedOfLabels:
+    """A reward model's numbers for the label words that were said."""
+
+    reader: LabelRewardReader
+    versions: Versions
+    data: Rows
+
+    def __call__(self, rows: Sequence[int], responses: Sequence[Encoded], meter: Meter) -> torch.Tensor:
+        said = [one.action for one in responses if isinstance(one, Said)]
+        encoded = self.reader.encode([self.data.fields[row] for row in rows])
+        found = torch.zeros(len(said), device=self.reader.device)
+        parts = list(length_sorted(encoded))
+        self.reader.target().eval()
+        with self.versions.held(REWARD), torch.no_grad():
+            for part in meter.chosen(parts, [len(p) * encoded[p[-1]].length for p in parts]):
+                batch = self.reader.collate([encoded[i] for i in part])
+                with meter.step(("reward", *batch.shape), 0, aside=True):
+                    rewards = self.reader.scores(self.reader.target(), batch)
+                actions = torch.tensor([said[i] for i in part], device=rewards.device)
+                found[torch.tensor(part)] = rewards.gather(1, actions.unsqueeze(1)).squeeze(1)
+        return found
 
 
 @dataclass

@@ -16,7 +16,7 @@ import torch
 
 from bench.budget import Meter
 from bench.config.schema import Template
-from bench.score.adapted import Adapted
+from bench.score.adapted import Adapted, normalised
 from bench.score.answers import RewardReader
 from bench.score.replies import Told
 from bench.strategy import Examples, Plan, TaskContext
@@ -170,7 +170,8 @@ class Rewarded:
 
 @dataclass
 class BestOf:
-    """A policy that answers the best of several responses, by its reward model; of pairs that model's choice."""
+    """A policy that answers the best of several responses, by its reward model; of pairs that model's choice; of labels
+    the best of those that several draws from the policy gave."""
 
     inner: Adapted
     stages: Stages
@@ -181,11 +182,17 @@ class BestOf:
         return self.inner.truncated
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
-        """Float64 rewards (rows, 2)."""
+        """Float64 rewards (rows, labels); of a label that was never drawn the lowest there is, less one."""
         judge, versions = self.stages.judge, self.stages.versions
         assert judge is not None
         with versions.held(REWARD) if REWARD in versions.kept else nullcontext():
-            return Adapted(judge.target(), judge).predict(fields, meter)
+            rewards = Adapted(judge.target(), judge).predict(fields, meter)
+        if self.stages.context.task.kind == "prefer":
+            return rewards
+        chances = np.exp(normalised(self.inner.predict(fields, meter)))
+        drawn = np.random.default_rng([self.stages.context.seed % 2**63, 0xBE57]).multinomial(self.number, chances)
+        out: np.ndarray = np.where(drawn > 0, rewards, rewards.min() - 1)
+        return out
 
     def through(self, template: Template) -> BestOf:
         """Asked through another prompt. Raises `Unsupported` where the reward model reads none."""
