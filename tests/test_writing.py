@@ -60,10 +60,11 @@ def test_policies_of_a_run_are_asked_to_write(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     path = suite(tmp_path)
     asked = ["probes=writing", "probes.writing.responses=20", "probes.writing.tokens=6", "probes.writing.examples=80"]
-    done = run(tmp_path, path, *asked, "predict=false")
+    done = run(tmp_path, path, *asked)
     records = {}
     for result in done:
         assert result.outcome.status == Status.ok, (result.cell.strategy, result.outcome.reason)
+        assert result.predicted.peak_bytes, (result.cell.strategy, result.predicted.reason)
         folder = tmp_path / "results" / "pairs" / result.cell.id
         records[result.cell.strategy] = read_probe(probe_file(folder, "writing"))
     assert len(list((tmp_path / "cache" / "scorers").iterdir())) == 1
@@ -90,7 +91,7 @@ def test_policies_of_a_run_are_asked_to_write(tmp_path: Path, monkeypatch: pytes
         assert told in page
     assert "ppo ends at" in (tmp_path / "reports" / "pairs.html").read_text(), "the curves of its rounds"
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("writing.json")}
-    run(tmp_path, path, *asked, "predict=false")
+    run(tmp_path, path, *asked)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "results").rglob("writing.json")}
 
 

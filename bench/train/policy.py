@@ -83,10 +83,10 @@ def whiten(values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) ->
     """
     _check(mask, values=values)
     (inside,) = _inside(mask, values)
-    chosen = inside[mask]
-    mean = chosen.mean()
-    whitened = (inside - mean) * torch.rsqrt(chosen.var(correction=0) + VARIANCE_FLOOR)
-    whitened = whitened.masked_fill(chosen.amax() == chosen.amin(), 0.0)
+    mean = _mean(inside, mask)
+    whitened = (inside - mean) * torch.rsqrt(_mean((inside - mean) ** 2, mask) + VARIANCE_FLOOR)
+    highest, lowest = inside.masked_fill(~mask, -math.inf).amax(), inside.masked_fill(~mask, math.inf).amin()
+    whitened = whitened.masked_fill(highest == lowest, 0.0)
     return (whitened if shift_mean else whitened + mean).masked_fill(~mask, 0.0)
 
 
@@ -100,9 +100,9 @@ def clipped_policy_loss(
     0, or below 1 - clip with one below 0. Parts of a batch are to be weighted by their response tokens.
     """
     _check(mask, logp=logp, old_logp=old_logp, advantages=advantages)
-    policy, old, gain = _chosen(mask, logp, old_logp, advantages)
+    policy, old, gain = _inside(mask, logp, old_logp, advantages)
     losses, stopped = _clipped(policy, old, gain, clip)
-    return losses.mean(), stopped.mean()
+    return _mean(losses, mask), _mean(stopped, mask)
 
 
 def clipped_value_loss(
@@ -116,11 +116,11 @@ def clipped_value_loss(
     """
     _check(mask, values=values, old_values=old_values, returns=returns)
     _require(clip > 0, "clip", clip, "above 0")
-    value, old, target = _chosen(mask, values, old_values, returns)
+    value, old, target = _inside(mask, values, old_values, returns)
     old, target = old.detach(), target.detach()
     free = (value - target) ** 2
     kept = (torch.clamp(value, old - clip, old + clip) - target) ** 2
-    return 0.5 * torch.maximum(free, kept).mean(), (kept > free).to(free.dtype).mean()
+    return 0.5 * _mean(torch.maximum(free, kept), mask), _mean((kept > free).to(free.dtype), mask)
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def grpo_loss(
     losses, stopped = _clipped(policy, old, _wide(advantages)[:, None], clip)
     losses = losses + kl_coefficient * k3(policy, reference.detach())
     per_row = losses.masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
-    return per_row.mean(), stopped[mask].mean()
+    return per_row.mean(), _mean(stopped, mask)
 
 
 def entropy(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -235,9 +235,10 @@ def _inside(mask: torch.Tensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
     return [_wide(tensor).masked_fill(~mask, 0.0) for tensor in tensors]
 
 
-def _chosen(mask: torch.Tensor, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """What stands at response tokens, in one dimension, in 32 bits at least."""
-    return [_wide(tensor[mask]) for tensor in tensors]
+def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over response tokens, of values that are finite everywhere. Nothing is picked out, for a mask without values
+    (a rehearsal for memory) cannot say how much it would pick."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum()
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
