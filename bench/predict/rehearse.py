@@ -66,10 +66,24 @@ class HeavyMeter(Meter):
     """Picks the heaviest scoring batches only."""
 
     rehearses = True
+    left_out = 1.0
+    """Weights of all batches over those of the ones picked last."""
+    beside = 0.0
+    """FLOPs of work beside optimizer steps, batches that were left out included."""
 
     def chosen(self, batches: list[list[int]], weights: list[int]) -> list[list[int]]:
         order = sorted(range(len(batches)), key=lambda i: weights[i], reverse=True)
+        self.left_out = sum(weights) / max(1, sum(weights[i] for i in order[:HEAVY]))
         return [batches[i] for i in order[:HEAVY]]
+
+    @contextmanager
+    def step(self, shape: tuple[Any, ...], examples: int, aside: bool = False) -> Iterator[None]:
+        """As any meter's."""
+        before = self.flops
+        with super().step(shape, examples, aside):
+            yield
+        if aside:
+            self.beside += (self.flops - before) * self.left_out
 
 
 def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehearsal:
@@ -139,10 +153,10 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
         groups = Counter(examples.encoded[rows[0]].group for rows in executed)
         meter = HeavyMeter(Budget(train_examples=min(2, max(groups.values())) * len(heavy)))
         adapt(plan, context, meter)
-    if budget.axis in ("train_flops", "train_seconds"):
-        return budget.train_flops
+    if budget.axis in ("train_flops", "train_seconds") or plan.ready is not None:
+        return budget.train_flops  # how long answers get that a policy draws is known when it has drawn them
     with live.during(UNCOUNTED):
-        flops = flops_of(plan, examples, executed, context, meter.book)
+        flops = flops_of(plan, examples, executed, context, meter.book) + meter.beside
         for group in plan.groups:
             for parameter in group.params:
                 parameter.grad = None
