@@ -42,7 +42,7 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
             f"{name} reasons in words of its own, and {context.name} has labels: use zero_shot or few_shot, or a task "
             "of kind generate"
         )
-    if needs.pairs and context.task.kind == "generate":
+    if needs.pairs and context.task.written:
         raise Unsupported(
             f"{name} learns which of several answers is preferred, and {context.name} is answered by writing: use lora "
             "or full, or a task with labels or of kind prefer"

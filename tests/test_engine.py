@@ -18,11 +18,10 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.measure.flops import Book, counting
 from bench.measure.phases import Ledger
-from bench.score.batch import Encoded
-from bench.strategy import Diverged, Examples, Plan
-from bench.train.loop import adapt, checked, fitting, still_improving
+from bench.strategy import Diverged, Plan
+from bench.train.loop import adapt, checked, still_improving
 from bench.train.optimizer import schedule
-from bench.train.order import batches
+from bench.train.order import Order, batches
 
 
 @settings(max_examples=30, deadline=None)
@@ -100,11 +99,8 @@ class TestMeter:
         """Seven examples in batches of three: 3, 3, 1, then none."""
         meter = Meter(Budget(train_examples=7))
         taken = []
-        plan, examples = (
-            Plan(answer=None, save=lambda f: None),
-            Examples([Encoded([1])] * 3, [0] * 3, [("a", i) for i in range(3)]),
-        )  # type: ignore[arg-type]
-        for rows in fitting(plan, examples, batches(examples.lengths, 3, 0), meter):
+        order = Order([1, 1, 1], 3, 0, [0, 0, 0])
+        while rows := (order.draw(lambda group: True) or [])[: meter.room(3)]:
             taken.append(len(rows))
             with meter.step((len(rows),), len(rows)):
                 pass

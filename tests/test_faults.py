@@ -91,9 +91,13 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("tasks.sst2.limit=0", "tasks.sst2.limit: input should be greater than or equal to 1, got 0"),
         (
             "tasks.sst2.kind=regress",
-            "tasks.sst2.kind: input should be 'classify', 'choose', 'prefer' or 'generate', got 'regress'",
+            "tasks.sst2.kind: input should be 'classify', 'choose', 'prefer', 'generate' or 'tag', got 'regress'",
         ),
-        ("tasks.sst2.metric=f2", "tasks.sst2.metric: input should be 'accuracy', 'f1' or 'matthews', got 'f2'"),
+        (
+            "tasks.sst2.metric=f2",
+            "tasks.sst2.metric: input should be 'accuracy', 'f1', 'matthews', 'rouge1', 'rouge2', 'rouge_l', 'chrf' or "
+            "'span_f1', got 'f2'",
+        ),
         (
             "tasks.sst2.metric=f1 tasks.sst2.labels=[a,b,c]",
             "metric f1 is for two labels, got 3; allowed: accuracy, matthews",

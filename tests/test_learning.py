@@ -18,7 +18,7 @@ from bench.strategy import Plan, Unsupported
 from bench.train.loop import adapt
 from bench.worker import seed_everything
 
-LR = {"full": 3e-3, "selective": 3e-3, "lora": 5e-3, "reward_model": 5e-3}
+LR = {"full": 3e-3, "selective": 3e-3, "lora": 5e-3, "reward_model": 5e-3, "kto": 5e-3}
 """Tiny random models need larger steps than pretrained ones: 2e-2, and less where most weights move."""
 LONGER = {"reward_model": 640}
 """Examples where 160 are too few: no word is better whatever the text is, so a reward gains nothing to first order."""

@@ -31,8 +31,9 @@ ROOM: dict[str, dict[str, int]] = {
     "autoprompt": {"labels": 12, "train_examples": 170},  # three rounds
 }
 """Labels and examples of a first run; for the others three epochs of the usual labels."""
-ROUND = {"autoprompt": 12}
-"""Passes of what a strategy calls a step: a gradient, then eleven prompts compared."""
+ROUND = {"autoprompt": 12, "meta_prompt": 9, "ppo": 5, "grpo": 5}
+"""Passes of what a strategy calls a step: a gradient, then eleven prompts compared; nine instructions asked about the same
+rows; a batch of responses drawn, asked of policy, reference and reward, and learned from."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,10 @@ def test_it_ends_within_a_step_of_the_axis(name: str, axis: str) -> None:
         assert whole.trained.ended_by == "nothing to train" and not whole.plan.groups  # type: ignore[union-attr]
         return
     total = whole.meter.used(0, None, True).model_dump()[axis]
+    if name == "bag_of_words" and axis != "train_examples":
+        # it asks no model, so tokens and FLOPs bind nothing, and its one step is all there is
+        assert axis == "train_seconds" or total == 0
+        return
     limit = 0.7 * total if axis in ("train_flops", "train_seconds") else int(0.7 * total)
     done = cell(name, **{axis: limit})
     assert done.refused is None, done.refused

@@ -314,7 +314,9 @@ def test_fine_tuning_learns_to_reply() -> None:
 @pytest.mark.parametrize("strategy", ["autoprompt", "frozen", "dpo"])
 def test_what_cannot_write_is_refused(strategy: str) -> None:
     given = context("head" if strategy == "frozen" else "verbalizer", task=generate(), train=questions(3))
-    with pytest.raises(Unsupported, match=f"{strategy} (needs labels that all rows share|learns which of two answers)"):
+    with pytest.raises(
+        Unsupported, match=f"{strategy} (needs labels that all rows share|learns which of several answers)"
+    ):
         refuse_what_is_missing(STRATEGIES[strategy], base("tiny-llama"), given)
 
 

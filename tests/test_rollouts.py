@@ -138,16 +138,15 @@ def test_everything_that_is_asked_of_a_model_is_counted() -> None:
     assert prompt > 0
 
 
-def test_a_token_budget_is_never_passed_and_holds_whole_rounds() -> None:
-    """What ends it is the axis; what is left is less than a round and its updates."""
+def test_a_token_budget_is_never_passed_and_nearly_used_up() -> None:
+    """What ends it is the axis; what is left is less than a batch of responses and its update, at most five passes."""
     torch.manual_seed(0)
     of = given("ppo")
     plan = prepared("ppo", of)
     done, meter = train(plan, of, train_tokens=6000)
     rolling = stage(plan)
     assert meter.tokens <= 6000 and done.ended_by == "train_tokens" and rolling.number > 1
-    most = 4 * sum(one.length for one in rolling.acts.slots(8)) + sum(one.length for one in rolling.acts.slots(4))
-    assert 6000 - meter.tokens < most
+    assert 6000 - meter.tokens < 5 * sum(one.length for one in rolling.acts.slots(4))
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo", "best_of_n"])

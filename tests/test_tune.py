@@ -133,6 +133,9 @@ def test_every_strategy_has_a_space_its_options_accept(name: str, options: dict[
     strategy = STRATEGIES[name]
     given = strategy.Options.model_validate(options)
     space = strategy.space(given, tiny.task_of(name))
+    if strategy.other_types:
+        assert not space, "trials would be judged by labels that are held out"
+        return
     assert space, "every strategy of ours has something of its own kind to tune"
     for one in draws(space, {n: getattr(given, n) for n in space}, 6, 0):
         assert strategy.Options.model_validate({**given.model_dump(), **one})

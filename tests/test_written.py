@@ -297,7 +297,7 @@ def test_fine_tuning_learns_to_list() -> None:
 def test_what_cannot_answer_so_is_refused(strategy: str, kind: str) -> None:
     given = context("head" if strategy == "frozen" else "verbalizer", task=task(kind), train=rows(3))
     words = {
-        "dpo": "dpo learns which of two answers is preferred",
+        "dpo": "dpo learns which of several answers is preferred, and sst2 is answered by writing",
         "cot": "cot reasons before a short answer that is right or wrong, and sst2 is scored by (span_f1|rouge_l)",
     }.get(strategy, f"{strategy} needs labels that all rows share, and sst2 (is answered by writing|names entities of)")
     with pytest.raises(Unsupported, match=words):

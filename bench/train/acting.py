@@ -40,6 +40,11 @@ class Acts(Protocol):
         """Rows to draw batches of, as long as the longest that could come."""
         ...
 
+    @property
+    def tokens(self) -> int:
+        """Most tokens that one pass over a response takes."""
+        ...
+
     def act(self, rows: Sequence[int], meter: Meter, generator: torch.Generator) -> list[Encoded]:
         """A response to the prompt of each of these training rows, drawn from the model as it is."""
         ...
@@ -87,6 +92,10 @@ class Speech:
     def slots(self, number: int) -> list[Encoded]:
         longest = max(self.prompts, key=len)
         return [Answered(list(longest), answers=((0,) * self.steps,), place=place) for place in range(number)]
+
+    @property
+    def tokens(self) -> int:
+        return max(map(len, self.prompts)) + self.steps
 
     def act(self, rows: Sequence[int], meter: Meter, generator: torch.Generator) -> list[Encoded]:
         tokenizer = self.reader.base.tokenizer
@@ -146,6 +155,12 @@ class Words:
     def slots(self, number: int) -> list[Encoded]:
         longest = max(self.prompts, key=lambda one: one.length)
         return [Said(longest.ids, place=place) for place in range(number)]
+
+    @property
+    def tokens(self) -> int:
+        longest = max(one.length for one in self.prompts)
+        # a word of several tokens makes a row of its own of every label
+        return longest if self.reader.single else len(self.reader.words) * (longest + max(map(len, self.reader.words)))
 
     def act(self, rows: Sequence[int], meter: Meter, generator: torch.Generator) -> list[Encoded]:
         plain = [Said(self.prompts[row].ids) for row in rows]

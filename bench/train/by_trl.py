@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,7 @@ from bench.score.replies import Told
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
 from bench.train.loop import Trained, checked
 from bench.train.optimizer import CLIP, schedule
-from bench.train.order import batches
+from bench.train.order import Order
 from bench.train.policies import ImplicitReward
 
 MISSING = "engine=trl needs TRL, which is not installed: python -m pip install 'trl>=1.16', or use engine=own"
@@ -86,15 +87,18 @@ def steps_of(plan: Plan, examples: Examples, context: TaskContext, budget: Budge
     limit, spent = budget.train_examples or 0, 0
     groups, found = examples.groups, []
     first = {group: groups.index(group) for group in set(groups)}
-    for rows in batches(examples.lengths, context.batch, context.seed, groups):
-        if spent == limit:
-            break
+    order = Order(examples.lengths, context.batch, context.seed, groups, plan.enter is not None)
+    while spent < limit and (rows := order.draw(partial(wanted, plan, spent / limit))):
         group = groups[rows[0]]
-        if plan.wants is None or plan.wants(group, spent / limit):
-            taken = [i - first[group] for i in rows[: limit - spent]]
-            found.append(Step(group, taken, (spent + len(taken) / 2) / limit))
-            spent += len(taken)
+        taken = [i - first[group] for i in rows[: limit - spent]]
+        found.append(Step(group, taken, (spent + len(taken) / 2) / limit))
+        spent += len(taken)
     return found
+
+
+def wanted(plan: Plan, progress: float, group: int) -> bool:
+    """Whether the plan trains on this group now."""
+    return plan.wants is None or plan.wants(group, progress)
 
 
 def drive(base: Base, context: TaskContext, plan: Plan, stages: dict[int, Stage], meter: Meter) -> Trained:

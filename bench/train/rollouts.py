@@ -77,10 +77,9 @@ class Pace:
     unfinished: float
     """Added to the score, in SDs of the reward, of a response without an end."""
 
-    @property
-    def updates(self) -> int:
-        """Batches of a round."""
-        return self.epochs * -(-self.responses // self.batch)
+    def updates(self, responses: int) -> int:
+        """Batches of a round of so many."""
+        return self.epochs * -(-responses // self.batch)
 
 
 @dataclass
@@ -107,37 +106,49 @@ class Rolling:
     unit: tuple[float, float] | None = None
     """Mean and SD of the first round's rewards, which are the reference's: the unit of the scores."""
     dearest: float = 0.0
-    """What the dearest round so far has used of the binding axis."""
+    """What a response of the dearest round so far has used of the binding axis."""
     round: Round | None = None
     told: dict[str, list[float]] = field(default_factory=dict)
 
     def ready(self, meter: Meter) -> bool:
-        """A new round where the last one is used up; False where the budget does not hold it."""
+        """A new round where the last one is used up; False where the budget holds none."""
         if self.left == 0:
-            if not self.held(meter):
+            number = self.held(meter)
+            if number == 0:
                 return False
             before = meter.spent()
-            self.renew(meter)
-            self.dearest = max(self.dearest, meter.spent() - before)
-            self.left = self.pace.updates
+            self.renew(meter, number)
+            self.dearest = max(self.dearest, (meter.spent() - before) / number)
+            self.left = self.pace.updates(number)
         self.left -= 1
         return True
 
-    def held(self, meter: Meter) -> bool:
-        """Whether the budget holds a round: at most four passes over every token (write, policy, reference,
-        reward)."""
-        if meter.budget is None:
-            return True
-        lengths = [one.length for one in self.acts.slots(self.pace.responses)]
-        tokens = 4 * sum(lengths)
-        if meter.budget.axis == "train_seconds":  # of the first round, what as many tokens took so far
-            return meter.affords(max(self.dearest, tokens * meter.seconds / max(1, meter.tokens)))
-        return meter.affords(meter.cost(0, tokens, ("round", len(lengths), max(lengths))))
+    def held(self, meter: Meter) -> int:
+        """How many responses the budget holds: a round, less where it ends before, 0 where not a batch of them.
 
-    def renew(self, meter: Meter) -> None:
-        """Draw responses and note what policy, reference and reward say of them."""
+        A response costs at most four passes over every token (write, policy, reference, reward).
+        """
+        pace, length = self.pace, self.acts.tokens
+        least = -(-pace.batch // pace.group) * pace.group
+        for number in range(pace.responses, 0, -least):
+            if number % pace.group == 0 and meter.affords(self.cost(number, length, meter)):
+                return number
+        return 0
+
+    def cost(self, number: int, length: int, meter: Meter) -> float:
+        """What so many responses take of the binding axis at most, the update that reads the first ones included."""
+        if meter.budget is None:
+            return 0.0
+        tokens, update = 4 * number * length, self.pace.batch * length
+        if meter.budget.axis == "train_seconds":  # of the first round, what as many tokens took so far
+            rounds = max(self.dearest * number, tokens * meter.seconds / max(1, meter.tokens))
+            return rounds + meter.cost(0, update, ("round", 1, length))
+        return meter.cost(0, tokens + update, ("round", number, length))
+
+    def renew(self, meter: Meter, number: int) -> None:
+        """Draw so many responses and note what policy, reference and reward say of them."""
         self.module.eval()
-        rows = self.questions()
+        rows = self.questions(number)
         device = self.versions.params[0].device
         generator = torch.Generator(device=device).manual_seed(int(self.drawn(1).integers(2**62)))
         responses = self.acts.act(rows, meter, generator)
@@ -159,9 +170,9 @@ class Rolling:
         """Random numbers of this round: the same whether training was halted before it or not."""
         return np.random.default_rng([self.seed % 2**63, self.number, stream])
 
-    def questions(self) -> list[int]:
-        """Training rows whose prompts are answered: each drawn once before any is drawn again."""
-        wanted = self.pace.responses // self.pace.group
+    def questions(self, number: int) -> list[int]:
+        """Training rows whose prompts get so many responses: each drawn once before any is drawn again."""
+        wanted = number // self.pace.group
         turns = -(-wanted // self.prompts)
         order = np.concatenate([self.drawn(2 + turn).permutation(self.prompts) for turn in range(turns)])
         return [int(row) for row in order[:wanted] for _ in range(self.pace.group)]
@@ -231,8 +242,9 @@ class Rolling:
     def collate(self, slots: Sequence[Encoded]) -> Batch:
         """The responses that stand in these places now."""
         assert self.round is not None
-        batch = self.acts.collate([self.round.responses[slot.place] for slot in slots])
-        batch.extra["place"] = torch.tensor([slot.place for slot in slots]).to(self.versions.params[0].device)
+        places = [slot.place % len(self.round.responses) for slot in slots]  # a last round may be a short one
+        batch = self.acts.collate([self.round.responses[place] for place in places])
+        batch.extra["place"] = torch.tensor(places).to(self.versions.params[0].device)
         return batch
 
     def state(self) -> dict[str, torch.Tensor]:
