@@ -140,9 +140,9 @@ class Rolling:
         if meter.budget is None:
             return 0.0
         tokens, update = 4 * number * length, self.pace.batch * length
-        if meter.budget.axis == "train_seconds":  # of the first round, what as many tokens took so far
-            rounds = max(self.dearest * number, tokens * meter.seconds / max(1, meter.tokens))
-            return rounds + meter.cost(0, update, ("round", 1, length))
+        if meter.budget.axis == "train_seconds":  # of the first round, what half as many updates took so far
+            one = meter.cost(0, update, ("round", 1, length))
+            return one + (self.dearest or 2 * one / self.pace.batch) * number
         if meter.budget.axis == "train_flops":
             tokens //= 2  # what a token took at most is that of an update, of which a forward pass is half or less
         return meter.cost(0, tokens + update, ("round", number, length))
