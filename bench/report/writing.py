@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -166,8 +166,8 @@ def writing_tables(task: str, found: list[Written]) -> list[Table]:
 
 def _row(one: Written) -> list[Entry]:
     kl, per_token, first = one.kl, one.kl_per_token, one.seeds[0]
-    tokens = [one.mean(lambda w, of=name: statistics.fmean(getattr(w, of))) for name in (  # type: ignore[misc]
-        "tokens_after", "tokens_before", "topic_after", "topic_before")]  # fmt: skip
+    tokens = [_over(one, lambda w: w.tokens_after), _over(one, lambda w: w.tokens_before)]
+    topic = [_over(one, lambda w: w.topic_after), _over(one, lambda w: w.topic_before)]
     distinct = [one.mean(lambda w: w.distinct_after), one.mean(lambda w: w.distinct_before)]
     bound = "" if first.kl_bound is None else f"at most {first.kl_bound:.2f}"
     return [
@@ -177,9 +177,14 @@ def _row(one: Written) -> list[Entry]:
         Entry(f"{kl.value:.2f}", kl.ends, kl.value) if kl else Entry(bound, sort=first.kl_bound),
         Entry(show.ABSENT, faint=True) if per_token is None else Entry(f"{per_token:.3f}", sort=per_token),
         Entry(f"{tokens[0]:.1f}", f"{tokens[1]:.1f}", tokens[0]),
-        Entry(_share(tokens[2] or 0.0), _share(tokens[3] or 0.0), tokens[2]),
+        Entry(_share(topic[0]), _share(topic[1]), topic[0]),
         _both(distinct),
     ]
+
+
+def _over(one: Written, of: Callable[[WritingFindings], Sequence[float]]) -> float:
+    """Mean over responses, then over seeds."""
+    return statistics.fmean(statistics.fmean(of(w)) for w in one.seeds)
 
 
 def _both(values: list[float | None]) -> Entry:
