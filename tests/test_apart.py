@@ -184,7 +184,7 @@ def test_movie_reviews_lose_what_stands_in_sst2() -> None:
     mirror = ["data.source=mirror", f"data.mirror={MIRROR}"]
     movies = small(*mirror, "tasks.reviews.data.config=moviereview")
     assert movies.apart is not None and movies.apart.compared["nyu-mll/glue sst2 validation"] == 872
-    assert 550 < movies.apart.dropped < 700, "four fifths of the 732 sentences of SST-2 that stand among them"
+    assert 275 < movies.apart.dropped < 350, "two fifths of the 732 sentences of SST-2 that stand among them"
     plan = planning.make(
         load(["suite=leak", "tasks=sst2", "strategies=alone", "model=random:tiny-gpt2", "device=cpu", *mirror])
     )
@@ -197,6 +197,6 @@ def test_product_reviews_are_apart_from_every_set() -> None:
     """What the suite trains on shares nothing with the five sets afterwards, pair halves included."""
     found = small("data.source=mirror", f"data.mirror={MIRROR}")
     assert found.apart is not None and len(found.apart.compared) == 5
-    assert found.apart.of - found.apart.dropped == len(found.train) > 1000 and found.apart.dropped == 0
+    assert found.apart.of - found.apart.dropped == len(found.train) > 700 and found.apart.dropped == 0
     tests = [text for f in found.pool.fields for text in f.values()]
     assert not any(standing([[*f.values()] for f in found.train.fields], tests))
