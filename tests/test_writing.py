@@ -171,6 +171,7 @@ def test_what_was_gained_and_what_it_cost_is_said() -> None:
     )
     assert said[0].startswith("ppo raised the independent scorer's reward against the base: +6.971 SD")
     assert "KL 6.0 nats a response; fewer of its texts name anything of the topic (100% before, 25% after)" in said[0]
+    assert said[0].endswith("; its texts grow alike (different word pairs 0.90 before, 0.70 after).")
     assert said[1].startswith("dpo did not clearly change") and "KL at most 1.2 nats a response" in said[2]
     assert said[-1] == "The scorer itself is right on 90% of the test pairs."
     table = writing_tables("pairs", [Written("best", [bound])])[0]

@@ -123,6 +123,9 @@ def writing_sentences(found: list[Written]) -> list[str]:
         drift = ""
         if before - after > 0.1:
             drift = f"; fewer of its texts name anything of the topic ({_share(before)} before, {_share(after)} after)"
+        pairs = [one.mean(lambda w: w.distinct_before), one.mean(lambda w: w.distinct_after)]
+        if pairs[0] is not None and pairs[1] is not None and pairs[0] - pairs[1] > 0.1:
+            drift += f"; its texts grow alike (different word pairs {pairs[0]:.2f} before, {pairs[1]:.2f} after)"
         verdict = "raised" if one.gain.low > 0 else "lowered" if one.gain.high < 0 else "did not clearly change"
         said.append(
             f"{one.strategy} {verdict} the independent scorer's reward against {first.against}: "
