@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,23 +63,29 @@ def amounts(done: tiny.Driven, axis: str) -> list[float]:
 
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("name", NAMES)
-def test_it_ends_within_a_step_of_the_axis(name: str, axis: str) -> None:
-    """Never over its limit (seconds: by less than the longest step), and nearer to it than one more step."""
+def test_it_ends_within_a_step_of_the_axis(name: str, axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never over its limit (seconds: by less than the longest step), and nearer to it than one more step.
+
+    A search of few steps is timed by a clock that ticks once a step: with a real one it may end within seven tenths of
+    its own first run.
+    """
     whole = free(name)
+    if name == "meta_prompt" and axis == "train_seconds":
+        monkeypatch.setattr("bench.budget.time", SimpleNamespace(perf_counter=partial(next, count(0.0, 0.25))))
+        whole = cell(name, train_examples=3 * tiny.LABELS)
     assert whole.refused is None, whole.refused
     if not whole.meter.steps:
         assert whole.trained.ended_by == "nothing to train" and not whole.plan.groups  # type: ignore[union-attr]
         return
     total = whole.meter.used(0, None, True).model_dump()[axis]
     if name == "bag_of_words" and axis != "train_examples":
-        # it asks no model, so tokens and FLOPs bind nothing, and its one step is all there is
-        assert axis == "train_seconds" or total == 0
+        # it asks no model, so tokens and FLOPs bind nothing, and its one step is all there is, whatever seconds it takes
+        assert whole.trained.ended_by == "converged" and len(whole.meter.steps) == 1
+        assert total > 0 if axis == "train_seconds" else total == 0
         return
     limit = 0.7 * total if axis in ("train_flops", "train_seconds") else int(0.7 * total)
     done = cell(name, **{axis: limit})
     assert done.refused is None, done.refused
-    if name == "meta_prompt" and axis == "train_seconds" and done.trained.ended_by == "converged":
-        return  # it was faster this time: a second run of a search may end within seven tenths of the first one's seconds
     # the step not taken may be a larger one than any that was: the longer run tells how large they come
     step, spent = max(amounts(done, axis) + amounts(whole, axis)) * ROUND.get(name, 1), done.meter.spent()
     over = step if axis == "train_seconds" else 1e-9 * limit
