@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from itertools import count, product
+from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def test_it_ends_within_a_step_of_the_axis(name: str, axis: str, monkeypatch: py
     """
     whole = free(name)
     if name == "meta_prompt" and axis == "train_seconds":
-        monkeypatch.setattr("bench.budget.time", SimpleNamespace(perf_counter=partial(next, count(0.0, 0.25))))
+        tiny.steps_take(monkeypatch, 0.25)
         whole = cell(name, train_examples=3 * tiny.LABELS)
     assert whole.refused is None, whole.refused
     if not whole.meter.steps:

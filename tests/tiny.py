@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from bench import registry
@@ -204,3 +207,9 @@ def driven(name: str, family: str, readout: str) -> Driven:
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def steps_take(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Every metered step takes this long, whatever the machine is doing beside."""
+    clock = partial(next, count(0.0, seconds))
+    monkeypatch.setattr("bench.budget.time", SimpleNamespace(perf_counter=clock))
