@@ -18,6 +18,7 @@ from bench.strategy import Plan, Unsupported
 from bench.train.loop import Trained, Training
 from bench.train.paused import put_down, take_up
 from bench.train.policies import PREFERENCE, ImplicitReward
+from bench.train.versions import REFERENCE
 
 METHODS = [("dpo", {}), ("dpo", {"loss": "ipo", "beta": 0.5}), ("dpo", {"per_token": True}), ("kto", {})]
 
@@ -79,7 +80,7 @@ def test_the_reference_answers_as_the_policy_did_where_its_stage_began() -> None
     plan.enter = watched
     train(plan)
     now = answer.inner.predict(GIVEN.fields, Meter())
-    with answer.stage.as_reference():
+    with answer.stage.versions.held(REFERENCE):
         assert np.allclose(answer.inner.predict(GIVEN.fields, Meter()), seen[0], atol=1e-6)
     assert np.allclose(answer.inner.predict(GIVEN.fields, Meter()), now, atol=1e-6) and not np.allclose(now, seen[0])
     assert torch.allclose(answer.stage.reference, torch.tensor(seen[0], dtype=torch.float32), atol=1e-4)

@@ -57,12 +57,9 @@ def policies(answer: Answerer) -> Policies:
     if not isinstance(inner, Adapted) or not isinstance(inner.reader, AnswerReader):
         raise Unsupported("it writes nothing: a policy does, such as dpo or ppo")
     module, reader = inner.module, inner.reader
-    if isinstance(answer, ImplicitReward):
-        if not answer.stage.before:
-            raise Unsupported("its preference stage never began: raise the budget")
-        return Policies(module, reader, answer.stage.as_reference)
-    if isinstance(answer, Rewarded | BestOf):
-        versions = answer.stages.versions
+    if isinstance(answer, ImplicitReward | Rewarded | BestOf):
+        stages = answer.stage if isinstance(answer, ImplicitReward) else answer.stages
+        versions = stages.versions
         if REFERENCE not in versions.kept:
             raise Unsupported("its last stage never began: raise the budget")
         found = Policies(module, reader, lambda: versions.held(REFERENCE))

@@ -29,6 +29,7 @@ from bench.train.loop import Trained, checked
 from bench.train.optimizer import CLIP, schedule
 from bench.train.order import Order
 from bench.train.policies import ImplicitReward
+from bench.train.versions import REFERENCE
 
 MISSING = "engine=trl needs TRL, which is not installed: python -m pip install 'trl>=1.16', or use engine=own"
 REFERENCE_ADAPTER = "ref"
@@ -112,8 +113,7 @@ def drive(base: Base, context: TaskContext, plan: Plan, stages: dict[int, Stage]
         if not own:
             continue
         if stage.trainer == "DPO" and isinstance(plan.answer, ImplicitReward):
-            kept = plan.answer.stage
-            kept.before = [p.detach().clone() for p in kept.params]
+            plan.answer.stage.versions.keep(REFERENCE)
         with tempfile.TemporaryDirectory() as folder, as_it_was(base, plan):
             trainer = trainer_of(base, context, plan, stage, own, folder, meter, done.losses)
             if len(trainer.train_dataset) != len(context.train):

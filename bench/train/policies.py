@@ -10,10 +10,9 @@ policy answers by its label scores, as whatever else the verbalizer reads, so it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,11 +26,10 @@ from bench.score.answers import AnswerReader
 from bench.score.batch import Batch, Encoded
 from bench.score.readers import VerbalizerReader
 from bench.strategy import Answerer, Examples, Plan, TaskContext, Unsupported
-from bench.train.plans import as_tensors, save_tensors
+from bench.train.versions import REFERENCE, Versions, answered, stored_beside
 
 SUPERVISED, PREFERENCE = 0, 1
 """The groups of examples, one a stage."""
-REFERENCE = "reference.safetensors"
 MOST_WATCHED = 400
 """Steps of which the watched numbers are kept; of more, evenly spaced ones."""
 
@@ -59,15 +57,13 @@ class Preferring:
 
     reader: VerbalizerReader
     module: nn.Module
-    params: list[nn.Parameter]
-    """What trains."""
+    versions: Versions
+    """What trains, and once the stage has begun its values as the reference has them, where an answer needs those."""
     examples: Examples
     """The rows, in the order of the task's training rows."""
     loss: PairLoss
     reference: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     """(rows, answers): what the reference says of every answer of every row."""
-    before: list[torch.Tensor] = field(default_factory=list)
-    """The trained parameters as the reference has them; empty until the stage begins, and where no answer needs it."""
     watched: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     """Mean log-ratios of the chosen and the rejected answers to the reference, a step each."""
 
@@ -76,8 +72,8 @@ class Preferring:
         if group != PREFERENCE:
             return True
         if isinstance(self.reader, AnswerReader):
-            self.before = [p.detach().clone() for p in self.params]
-        device = self.params[0].device
+            self.versions.keep(REFERENCE)
+        device = self.versions.params[0].device
         self.reference = torch.zeros(len(self.examples.encoded), len(self.reader.labels), device=device)
         encoded = self.examples.encoded
         plan = list(length_sorted(encoded))
@@ -127,32 +123,14 @@ class Preferring:
             "log-ratio of the other answers": [float(rejected) for _, rejected in kept],
         }
 
-    @contextmanager
-    def as_reference(self) -> Iterator[None]:
-        """The model with its trained parameters as the reference has them."""
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
-
-    def swap(self) -> None:
-        """Exchange the values of policy and reference, in place: storages stay where they are."""
-        with torch.no_grad():
-            for parameter, other in zip(self.params, self.before, strict=True):
-                now = parameter.detach().clone()
-                parameter.copy_(other)
-                other.copy_(now)
-
     def state(self) -> dict[str, torch.Tensor]:
         """What a halted training must keep."""
-        return {"reference": self.reference} | {f"before.{i}": tensor for i, tensor in enumerate(self.before)}
+        return {"said": self.reference} | self.versions.state()
 
     def restore(self, kept: dict[str, torch.Tensor]) -> None:
         """Take it back."""
-        device = self.params[0].device
-        self.reference = kept["reference"].to(device)
-        self.before = [kept[f"before.{i}"].to(device) for i in range(len(kept) - 1)]
+        self.reference = kept["said"].to(self.versions.params[0].device)
+        self.versions.restore(kept)
 
 
 def without_dropout(module: nn.Module) -> None:
@@ -180,9 +158,9 @@ class ImplicitReward:
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Float64 rewards (rows, 2), up to what both answers of a prompt share."""
         policy = self.inner.predict(fields, meter)
-        if not self.stage.before:
+        if REFERENCE not in self.stage.versions.kept:
             return policy
-        with self.stage.as_reference():
+        with self.stage.versions.held(REFERENCE):
             reference = self.inner.predict(fields, meter)
         rewards: np.ndarray = self.beta * (policy - reference)
         return rewards
@@ -208,14 +186,14 @@ def preferring_plan(
     rows = context.train
     encoded = [replace(e, group=PREFERENCE, place=place) for place, e in enumerate(reader.encode(rows.fields))]
     pairs = Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
-    stage = Preferring(reader, plan.module, list(plan.groups[0].params), pairs, loss)
+    stage = Preferring(reader, plan.module, Versions(list(plan.groups[0].params)), pairs, loss)
     two_stages(plan, pairs, stage.preference, share, lr)
     plan.collate, plan.enter, plan.told = stage.collate, stage.enter, stage.told
     plan.own_state, plan.restore = stage.state, stage.restore
     if isinstance(reader, AnswerReader):
         plan.reread = None  # a planted leak is one of labels
-        plan.answer = ImplicitReward(plan.answer, stage, beta)
-        keep(plan, stage)
+        stored_beside(plan, stage.versions, [REFERENCE])
+        answered(plan, partial(ImplicitReward, stage=stage, beta=beta))
     return plan
 
 
@@ -256,32 +234,3 @@ def two_stages(
     plan.loss = lambda batch, labels: (loss if batch.group == PREFERENCE else fit)(batch, labels)
     plan.wants = lambda group, progress: (group == PREFERENCE) == (progress >= share)
     plan.mixed, plan.formats = 0, 1
-
-
-def keep(plan: Plan, stage: Preferring) -> None:
-    """Store the reference's parameters beside the policy's, and take both back."""
-    save_policy, load_policy, answer = plan.save, plan.load, plan.answer
-    assert load_policy is not None and isinstance(answer, ImplicitReward)
-    trained = {id(p) for p in stage.params}
-    names = [name for name, p in stage.module.named_parameters() if id(p) in trained]
-
-    def reference() -> dict[str, torch.Tensor]:
-        return dict(zip(names, stage.before, strict=True))
-
-    def save(folder: Path) -> None:
-        save_policy(folder)
-        if stage.before:
-            save_tensors(folder / REFERENCE, reference())
-
-    def load(folder: Path) -> None:
-        load_policy(folder)
-        policy = plan.answer if isinstance(plan.answer, Adapted) else answer.inner
-        loaded = dict(policy.module.named_parameters())
-        stage.params = [loaded[name] for name in names]
-        stage.before = []
-        if (folder / REFERENCE).is_file():
-            stage.before = [torch.empty_like(p) for p in stage.params]
-            as_tensors(REFERENCE, reference()).load(folder)
-        plan.answer = replace(answer, inner=policy)
-
-    plan.save, plan.load = save, load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from bench.train.policies import without_dropout
 from bench.train.rewards import REWARD, Learned, LearnedOfLabels, Reward, RightLabel, RightReply
 from bench.train.rollouts import Rolling
 from bench.train.stages import BestOf, Rewarded, Shares, Stages
-from bench.train.versions import REFERENCE, Versions, stored_beside
+from bench.train.versions import REFERENCE, Versions, answered, stored_beside
 
 
 def staged(base: Base, context: TaskContext, plan: Plan, shares: Shares, learned: bool) -> Stages:
@@ -124,18 +123,6 @@ def best_of(stages: Stages, number: int) -> Plan:
 
     answered(plan, choosing)
     return plan
-
-
-def answered(plan: Plan, wrap: Callable[[Any], Any]) -> None:
-    """Answer through `wrap`, now and after what was stored is loaded."""
-    load = plan.load
-    assert load is not None
-
-    def loaded(folder: Path) -> None:
-        load(folder)
-        plan.answer = wrap(plan.answer)
-
-    plan.answer, plan.load = wrap(plan.answer), loaded
 
 
 def value_head(base: Base, device: torch.device) -> nn.Linear:

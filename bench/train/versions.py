@@ -5,10 +5,11 @@ They share one model, so a reference and a learned reward cost a copy of what tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -89,3 +90,15 @@ def stored_beside(plan: Plan, versions: Versions, kept: Sequence[str]) -> None:
                 versions.kept[version] = [found[n].to(p) for n, p in zip(names, versions.params, strict=True)]
 
     plan.save, plan.load = save, load
+
+
+def answered(plan: Plan, wrap: Callable[[Any], Any]) -> None:
+    """Answer through `wrap`, now and after what was stored is loaded."""
+    load = plan.load
+    assert load is not None
+
+    def loaded(folder: Path) -> None:
+        load(folder)
+        plan.answer = wrap(plan.answer)
+
+    plan.answer, plan.load = wrap(plan.answer), loaded
