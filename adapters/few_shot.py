@@ -124,7 +124,7 @@ def chosen(context: TaskContext, pool: Rows, k: int, draw: int, order: int) -> R
 
     They are chosen by their gold labels, so that both labellings show the same texts.
     """
-    from bench.data.rows import class_balanced
+    from bench.data.draws import class_balanced
 
     drawn = class_balanced(context.train, k, another(context.seed, draw), context.classes)
     rows = shuffled(drawn, another(context.seed, order) if order else None)

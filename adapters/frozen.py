@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bench.budget import Meter
     from bench.models.base import Base
-    from bench.score.readers import HeadReader
+    from bench.score.heads import HeadReader
 
 
 class FrozenOptions(Options):
@@ -51,7 +51,7 @@ class Frozen(Strategy):
 
     def prepare(self, base: Base, context: TaskContext, options: FrozenOptions) -> Plan:
         from bench.models.parts import freeze
-        from bench.score.readers import HeadReader
+        from bench.score.heads import HeadReader
 
         reader = HeadReader(base, context)
         freeze(base.module)

@@ -40,7 +40,7 @@ class InContextTuning(Strategy):
     Options = InContextOptions
 
     def prepare(self, base: Base, context: TaskContext, options: InContextOptions) -> Plan:
-        from bench.data.rows import class_balanced
+        from bench.data.draws import class_balanced
         from bench.score.demonstrations import Demonstrations
         from bench.score.replies import ReplyReader, Told
         from bench.train.instruction import instruction_plan

@@ -285,7 +285,7 @@ class Search:
 
 def split(context: TaskContext, k: int) -> tuple[Rows, Rows]:
     """`k` rows to show, as evenly over the labels as they allow, and the others in the order they were drawn."""
-    from bench.data.rows import class_balanced
+    from bench.data.draws import class_balanced
 
     train = context.train
     shown = class_balanced(train, k, context.seed, context.classes)

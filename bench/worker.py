@@ -17,8 +17,9 @@ import torch
 from bench import registry
 from bench.budget import Meter
 from bench.config.schema import Budget, Task
+from bench.data.draws import draw_labels
 from bench.data.formats import spoken
-from bench.data.rows import Rows, TaskRows, draw_labels, read
+from bench.data.rows import Rows, TaskRows, read
 from bench.data.sources import Located
 from bench.job import Job
 from bench.measure.environment import cores

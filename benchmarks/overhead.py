@@ -38,7 +38,8 @@ from bench import registry
 from bench.budget import Meter
 from bench.config import DataSettings, load
 from bench.config.schema import Budget
-from bench.data.rows import Rows, draw_labels, read
+from bench.data.draws import draw_labels
+from bench.data.rows import Rows, read
 from bench.data.sources import locate
 from bench.measure.environment import environment
 from bench.models.base import load_base

@@ -18,7 +18,8 @@ from bench import plan as planning
 from bench.budget import Meter
 from bench.config import load
 from bench.config.schema import Budget, Task
-from bench.data.rows import Rows, draw_labels, read
+from bench.data.draws import draw_labels
+from bench.data.rows import Rows, read
 from bench.data.sources import Located
 from bench.models.catalog import parse
 from bench.predict.fakes import fake_base

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.config.schema import Template
+from bench.data.draws import class_balanced, draw_labels
 from bench.data.prompts import fill, words
-from bench.data.rows import Rows, class_balanced, draw_labels
+from bench.data.rows import Rows
 from bench.data.splits import cut, normalise, parse, text_key
 
 # ---- names of splits

@@ -16,7 +16,8 @@ from bench.budget import Meter
 from bench.models.base import Base
 from bench.models.parts import backbone
 from bench.score.adapted import Adapted
-from bench.score.readers import HeadReader, make_reader
+from bench.score.heads import HeadReader
+from bench.score.readers import make_reader
 
 OURS = sorted(
     n for n in STRATEGIES if n in ("lora", "adalora", "ia3", "peft", "p_tuning", "prefix_tuning", "prompt_tuning")

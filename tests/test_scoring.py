@@ -20,7 +20,8 @@ from bench.models.parts import backbone
 from bench.score.adapted import Adapted, Calibrated, length_sorted, normalised
 from bench.score.batch import PAD_MULTIPLE, Encoded, padded_length
 from bench.score.demonstrations import BETWEEN, Demonstrations
-from bench.score.readers import HeadReader, VerbalizerReader
+from bench.score.heads import HeadReader
+from bench.score.readers import VerbalizerReader
 from bench.strategy import Unsupported
 
 WORDS = {"single": {"negative": "x", "positive": "y"}, "several": {"negative": " awful", "positive": " good"}}

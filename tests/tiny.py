@@ -17,7 +17,8 @@ from bench import registry
 from bench.budget import Meter
 from bench.config import DataSettings, load
 from bench.config.schema import Budget, Task
-from bench.data.rows import Rows, TaskRows, draw_labels, read
+from bench.data.draws import draw_labels
+from bench.data.rows import Rows, TaskRows, read
 from bench.data.sources import locate
 from bench.models.base import Base, load_base
 from bench.models.catalog import parse

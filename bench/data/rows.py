@@ -1,4 +1,4 @@
-"""A task's rows: read, checked and cut into train and test; and the draws from them that a budget of labels allows."""
+"""A task's rows: read, checked and cut into train and test."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ WORD = 8
 
 def _random(task: Task, rows: int, seed: int) -> Rows:
     """Rows that mean nothing, for memory and speed."""
-    letters = _generator(seed).integers(ord("a"), ord("z") + 1, (rows, len(task.fields), LETTERS_A_ROW))
+    letters = generator_of(seed).integers(ord("a"), ord("z") + 1, (rows, len(task.fields), LETTERS_A_ROW))
     letters[..., WORD - 1 : -1 : WORD] = ord(" ")
     texts = [[bytes(cell.astype("uint8")).decode() for cell in row] for row in letters]
     fields = [dict(zip(task.fields, row, strict=True)) for row in texts]
@@ -254,60 +254,8 @@ def _wordings(name: str, task: Task, located: Located, pool: Rows) -> dict[int, 
     return found
 
 
-def draw_labels(rows: Rows, n: int, seed: int, classes: int) -> Rows:
-    """`n` rows drawn at random, no two with the same normalised text; all distinct ones where there are fewer.
-
-    The draw for `n` is the beginning of the draw for any larger one with the same seed. It opens with one row of each
-    class (as they turn up, so `n` of at least `classes` holds every class there is); the rest follows the pool's
-    own distribution.
-
-    Raises:
-        ValueError: `n` is negative.
-    """
-    if n < 0:
-        raise ValueError(f"cannot draw {n} labels")
-    order = _generator(seed).permutation(len(rows)).tolist()
-    drawn: list[int] = []
-    seen: set[bytes] = set()
-    met: set[int] = set()
-    for i in order:
-        if len(met) == classes or len(drawn) == n:
-            break
-        if rows.labels[i] not in met and (key := text_key(rows.fields[i])) not in seen:
-            met.add(rows.labels[i])
-            seen.add(key)
-            drawn.append(i)
-    for i in order:
-        if len(drawn) == n:
-            break
-        if (key := text_key(rows.fields[i])) not in seen:
-            seen.add(key)
-            drawn.append(i)
-    return rows.take(drawn)
-
-
-def class_balanced(rows: Rows, k: int, seed: int, classes: int) -> Rows:
-    """`k` of the rows with class counts as equal as they can be, in random order; all rows where there are fewer.
-
-    Which classes get one more than the others is random too.
-
-    Raises:
-        ValueError: `k` is negative.
-    """
-    if k < 0:
-        raise ValueError(f"cannot choose {k} rows")
-    generator = _generator(seed)
-    queues: list[list[int]] = [[] for _ in range(classes)]
-    for i in generator.permutation(len(rows)).tolist():
-        queues[rows.labels[i]].append(i)
-    chosen: list[int] = []
-    turns = generator.permutation(classes).tolist()
-    while len(chosen) < min(k, len(rows)):
-        chosen += [queues[c].pop() for c in turns if queues[c]][: k - len(chosen)]
-    return rows.take([chosen[i] for i in generator.permutation(len(chosen)).tolist()])
-
-
-def _generator(seed: int) -> Any:
+def generator_of(seed: int) -> Any:
+    """Numpy's random numbers by seed, of which slices, draws and made-up texts are taken."""
     import numpy as np
 
     return np.random.Generator(np.random.PCG64(seed % 2**64))  # PCG64 refuses negative seeds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from bench.report.breakeven import break_even_table
 from bench.report.curve import curve_table
@@ -24,6 +25,27 @@ def escape(text: object) -> str:
 
 def to_markdown(page: Page) -> str:
     """The page as Markdown, ending with a newline."""
+    lines = [*_opening(page), *_answers(page), *_boards(page), *_beliefs(page)]
+    if page.break_evens:
+        lines += ["", "## When tuning is cheaper"]
+        for view in page.break_evens:
+            lines += ["", f"**{escape(view.title)}.** {escape(' '.join(view.sentences))}"]
+            lines += _table(break_even_table(view))
+    lines += ["", "## Tasks", *_tables(table for section in page.sections for table in section.tasks)]
+    if page.tunings:
+        lines += ["", "## Tuning", *_tables(page.tunings)]
+    lines += _comparisons(page.sections)
+    if page.engines:
+        lines += ["", "## Another library's loop", *_table(page.engines)]
+    lines += ["", "## Failures", *(_table(page.failures) if page.failures else ["", "None."])]
+    lines += _measured(page)
+    lines += ["", "## How to read this", ""]
+    lines += [f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in page.reading]
+    return "\n".join(lines) + "\n"
+
+
+def _opening(page: Page) -> list[str]:
+    """What was run, on what, and how far it is."""
     lines = [f"# {escape(page.run)}", "", escape(page.compared)]
     if page.description:
         lines += ["", escape(page.description)]
@@ -32,7 +54,12 @@ def to_markdown(page: Page) -> str:
     lines += ["", " · ".join(escape(words) for _, words in page.status)]
     for remark in page.remarks:
         lines += ["", escape(remark)]
-    lines += ["", "## The answer"]
+    return lines
+
+
+def _answers(page: Page) -> list[str]:
+    """What to use: by curve, then by board."""
+    lines = ["", "## The answer"]
     for curve in page.curves:
         lines += ["", f"**{escape(curve.title)}.** {escape(' '.join(curve.sentences))}"]
     if page.sections and not page.answered:
@@ -40,43 +67,27 @@ def to_markdown(page: Page) -> str:
     for section in page.answered:
         title = f"**{escape(section.board.title)}.** " if len(page.answered) > 1 else ""
         lines += ["", f"{title}{escape(section.answer.use)} {escape(section.answer.caveat)}"]
+    return lines
+
+
+def _boards(page: Page) -> list[str]:
+    """Curves as tables, claims, judges and leaderboards."""
+    lines: list[str] = []
     if page.curves:
-        lines += ["", f"## How many {escape(page.curves[0].across)}"]
-        for curve in page.curves:
-            lines += _table(curve_table(curve))
+        lines += ["", f"## How many {escape(page.curves[0].across)}", *_tables(map(curve_table, page.curves))]
     if page.literature:
         lines += ["", "## What the literature says", *_table(page.literature)]
     if page.judges:
-        lines += ["", "## Who judged", *(line for table in page.judges for line in _table(table))]
-    lines += ["", "## Leaderboard"]
-    for section in page.sections:
-        lines += _table(section.table)
-    lines += ["", "The figures, score against memory and against time, are in the HTML page."]
-    lines += _beliefs(page)
-    if page.break_evens:
-        lines += ["", "## When tuning is cheaper"]
-        for view in page.break_evens:
-            lines += ["", f"**{escape(view.title)}.** {escape(' '.join(view.sentences))}"]
-            lines += _table(break_even_table(view))
-    lines += ["", "## Tasks"]
-    for section in page.sections:
-        for table in section.tasks:
-            lines += _table(table)
-    if page.tunings:
-        lines += ["", "## Tuning", *(line for table in page.tunings for line in _table(table))]
-    lines += _comparisons(page.sections)
-    if page.engines:
-        lines += ["", "## Another library's loop", *_table(page.engines)]
-    lines += ["", "## Failures", *(_table(page.failures) if page.failures else ["", "None."])]
-    lines += ["", "## How it was measured", ""]
+        lines += ["", "## Who judged", *_tables(page.judges)]
+    lines += ["", "## Leaderboard", *_tables(section.table for section in page.sections)]
+    return [*lines, "", "The figures, score against memory and against time, are in the HTML page."]
+
+
+def _measured(page: Page) -> list[str]:
+    """Facts of the run, what ended its cells, and what was foretold."""
+    lines = ["", "## How it was measured", ""]
     lines += [f"- {escape(fact.name)}: {'; '.join(escape(value) for value in fact.values)}" for fact in page.facts]
-    if page.ended.rows:
-        lines += _table(page.ended)
-    if page.foretold:
-        lines += _table(page.foretold)
-    lines += ["", "## How to read this", ""]
-    lines += [f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in page.reading]
-    return "\n".join(lines) + "\n"
+    return [*lines, *_tables(table for table in (page.ended, page.foretold) if table and table.rows)]
 
 
 def _beliefs(page: Page) -> list[str]:
@@ -86,8 +97,7 @@ def _beliefs(page: Page) -> list[str]:
         lines += ["", f"### {escape(belief.title)}", ""]
         lines += [f"- **{escape(question)}** {escape(' '.join(told))}" for question, told in belief.answers]
         tables = [*([belief.formats.table] if belief.formats else []), *belief.tables]
-        lines += [line for table in tables for line in _table(table, "####")]
-        lines += [line for one in belief.controls for line in _table(control_table(one), "####")]
+        lines += _tables([*tables, *map(control_table, belief.controls)], "####")
     return lines
 
 
@@ -96,9 +106,13 @@ def _comparisons(sections: list[Section]) -> list[str]:
     for section in sections:
         for note in section.pair_notes:
             lines += ["", escape(note)]
-        for table in section.pairs:
-            lines += _table(table)
+        lines += _tables(section.pairs)
     return lines if len(lines) > 2 else [*lines, "", "No two strategies can be compared yet."]
+
+
+def _tables(tables: Iterable[Table], level: str = "###") -> list[str]:
+    """One after the other."""
+    return [line for table in tables for line in _table(table, level)]
 
 
 def _table(table: Table, level: str = "###") -> list[str]:

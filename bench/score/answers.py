@@ -22,7 +22,8 @@ from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import output_head
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
-from bench.score.readers import READ_PROMPTS, HeadReader, VerbalizerReader, only_positions
+from bench.score.heads import READ_PROMPTS, HeadReader
+from bench.score.readers import VerbalizerReader, only_positions
 from bench.strategy import TaskContext, Unsupported
 
 

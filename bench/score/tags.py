@@ -23,7 +23,7 @@ from bench.data.spans import Span, counts, parse, spans_of_bio
 from bench.models.base import Base
 from bench.score.adapted import scored
 from bench.score.batch import Batch, Encoded
-from bench.score.readers import HeadReader
+from bench.score.heads import HeadReader
 from bench.strategy import TaskContext, Unsupported
 
 WORD = re.compile(r"\w+|[^\w\s]")

@@ -16,7 +16,8 @@ from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import count, freeze
 from bench.score.batch import Batch, Encoded
-from bench.score.readers import HeadReader, VerbalizerReader, make_reader
+from bench.score.heads import HeadReader
+from bench.score.readers import VerbalizerReader, make_reader
 from bench.score.replies import answering
 from bench.strategy import Answerer, Examples, ParamGroup, Plan, TaskContext, Unsupported
 
