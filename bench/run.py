@@ -62,7 +62,7 @@ def execute(request: Request, console: Console) -> list[Result]:
 
 SAMPLE_WARNING = (
     "data: the bundled sample, written for this project (no mirror named, no hub reached): "
-    "its 120 test items cannot separate tuned methods"
+    "its test items, 120 a task at most, cannot separate tuned methods"
 )
 
 

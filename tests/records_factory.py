@@ -201,7 +201,7 @@ def _common(fake: Fake, info: CellInfo) -> dict[str, Any]:
             source=fake.source,
             fingerprint="sha256:" + "7e" * 32,
             train_rows=67_349,
-            test_rows=872,
+            test_rows=fake.items or 872,
             truncated=3,
             labels=["negative", "positive"],
         ),

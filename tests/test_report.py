@@ -142,10 +142,12 @@ def test_the_mean_names_what_it_leaves_out(one: tuple[str, str]) -> None:
 
 
 def test_a_sample_says_so_in_the_heading(tmp_path: Path) -> None:
-    page, text = pages(tmp_path, Fake(source="sample", items=120, tasks=("sst2",)))
-    head = words(page.split("<main>")[0])
-    for found in (head, text.split("## The answer")[0]):
-        assert "a sample written for this project" in found and "120 items cannot separate tuned methods" in found
+    for items in (120, 40):
+        page, text = pages(tmp_path / str(items), Fake(source="sample", items=items, tasks=("sst2",)))
+        head = words(page.split("<main>")[0])
+        for found in (head, text.split("## The answer")[0]):
+            assert "a sample written for this project" in found
+            assert f"{items} items cannot separate tuned methods" in found
     assert "Use " not in section(page, "answer") and "scores highest" in section(page, "answer")
 
 

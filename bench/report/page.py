@@ -25,7 +25,6 @@ from bench.report.task_table import task_table
 from bench.report.tuning import tunings
 from bench.report.watched import watched_table
 
-SAMPLE = "This run used a sample written for this project, and 120 items cannot separate tuned methods."
 NONE_DECIDES = (
     "Nothing is recommended: all strategies of this run stand in a group of their own, which is ranked and decides "
     "nothing."
@@ -121,7 +120,7 @@ def build(run: Run) -> Page:
         run.plan.run,
         _compared(run),
         run.plan.description,
-        SAMPLE if sample else None,
+        _sample(run) if sample else None,
         _status(run),
         _remarks(run),
         curves(deciding(run.cells)),
@@ -181,6 +180,13 @@ def _on_sample(run: Run) -> bool:
     return run.plan.source == "sample" or any(
         cell.result is not None and cell.result.data.source == "sample" for cell in run.cells
     )
+
+
+def _sample(run: Run) -> str:
+    """What a run on the sample says first, with the items of its largest task."""
+    rows = max((cell.result.data.test_rows or 0 for cell in run.cells if cell.result is not None), default=0)
+    items = f"{rows} items" if rows else "its few items"
+    return f"This run used a sample written for this project, and {items} cannot separate tuned methods."
 
 
 def _compared(run: Run) -> str:
