@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +9,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny import STRATEGIES
 
 from bench.budget import Meter
 from bench.config.schema import Task
 from bench.measure.flops import counting
 from bench.measure.memory import is_shortage
-from bench.score import adapted
+from bench.measure.phases import metered
 from bench.score.adapted import Adapted, Asking, scored
 from bench.score.answers import AnswerReader
 from bench.score.batch import Encoded
@@ -29,7 +26,6 @@ from bench.strategy import Diverged
 CAUSAL = ("tiny-gpt2", "tiny-llama")
 WORDS = {"bad": " awful", "so so": " aw", "good": " very good", "x": "x"}
 """Two that share their first tokens, one of which begins the other, and one of a single token."""
-VERBALIZED = sorted(name for name, one in STRATEGIES.items() if "verbalizer" in one.readouts)
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +46,10 @@ def reader_of(family: str, sequence: int = 200) -> VerbalizerReader:
     return VerbalizerReader(tiny.base(family), tiny.context("verbalizer", task=task_of_words(WORDS), sequence=sequence))
 
 
-@contextmanager
-def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A row a choice, whatever could stand side by side."""
-    with monkeypatch.context() as patch:
-        patch.setattr(adapted, "can_stand_beside", lambda base, module: False)
-        yield
-
-
 def both(answer: Any, fields: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """Scores as they are given, and as the plain path gives them."""
     told = answer.predict(fields, Meter())
-    with plainly(monkeypatch):
+    with tiny.plainly(monkeypatch):
         return told, answer.predict(fields, Meter())
 
 
@@ -93,22 +81,6 @@ def test_the_row_by_hand() -> None:
 
 
 # ---- equal scores
-
-
-@pytest.mark.parametrize("family", CAUSAL)
-@pytest.mark.parametrize("name", VERBALIZED)
-def test_every_strategy_scores_as_on_the_plain_path(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a few steps of training: within 1e-4, the likeliest label equal, in any order of the rows."""
-    done = tiny.driven(name, family, "verbalizer")
-    if done.refused is not None:
-        pytest.skip(f"refused: {done.refused[:60]}")
-    assert done.plan is not None
-    fields = tiny.rows_of(name).test.fields
-    told, plain = both(done.plan.answer, fields, monkeypatch)
-    np.testing.assert_allclose(told, plain, atol=1e-4)
-    assert (told.argmax(-1) == plain.argmax(-1)).all()
-    back = done.plan.answer.predict(fields[::-1], Meter())[::-1]
-    np.testing.assert_allclose(back, told, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", CAUSAL)
@@ -274,6 +246,9 @@ def test_out_of_memory_halves_the_batch(error: Exception) -> None:
     np.testing.assert_array_equal(scores, [[e.ids[0], -e.ids[0]] for e in ROWS])
     assert (len(meter.steps), meter.examples, meter.tokens, meter.rows, meter.padded_tokens) == (3, 5, 5, 5, 5)
     assert sum(step.tokens for step in meter.steps) == 5
+    total = Meter()
+    total.absorb(meter)
+    assert metered(total)["halved"] == 2 and metered(Meter()) == {}
 
 
 def test_one_row_that_does_not_fit_says_so() -> None:
