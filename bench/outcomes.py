@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.errors import UserFault
 from bench.job import Job
-from bench.measure.memory import is_shortage
+from bench.measure.allocators import is_shortage
 from bench.models.base import Base
 from bench.records import Status
 from bench.shortage import ran_out

@@ -12,8 +12,8 @@ import torch
 
 from bench.budget import Meter
 from bench.config.schema import Task
+from bench.measure.allocators import is_shortage
 from bench.measure.flops import counting
-from bench.measure.memory import is_shortage
 from bench.measure.phases import metered
 from bench.score.adapted import Adapted, Asking, scored
 from bench.score.answers import AnswerReader

@@ -44,13 +44,6 @@ def reset_high_water() -> bool:
     return True
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an allocator gave up: Python's, a card's, or torch's on a CPU, whose error has no class of its own."""
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
 class Sampler:
     """Highest value of a figure that has no high-water mark of its own, read in a thread every 20 ms."""
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.budget import Meter
 from bench.config.schema import Template
-from bench.measure.memory import is_shortage
+from bench.measure.allocators import is_shortage
 from bench.score.batch import Batch, Encoded
 from bench.score.beside import Beside, can_stand_beside, scores_beside, side_by_side
 from bench.score.readers import Reader, VerbalizerReader
