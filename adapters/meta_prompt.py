@@ -236,13 +236,15 @@ class Search:
 
     def cost(self, one: Candidate, rows: Rows, meter: Meter) -> float:
         """What asking a candidate about some rows takes of the budget; of written replies at most."""
+        from bench.score.adapted import Asking
         from bench.score.replies import Told
 
         asked = self.answer.under(one.instruction)
         if isinstance(asked, Told):
             prompts = [len(asked.reader.question(fields, "", False)) for fields in rows.fields]
             return self.written(len(rows), sum(prompts), max(prompts), asked.reader.reply.tokens, meter)
-        batch = asked.reader.collate(asked.reader.encode(rows.fields))
+        asking = Asking(asked.module, asked.reader)
+        batch = asking.batch(asking.rows(asked.reader.encode(rows.fields)))
         return meter.cost(len(rows), batch.tokens, batch.shape)
 
     def writing(self, meter: Meter) -> float:

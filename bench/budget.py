@@ -51,7 +51,9 @@ class Meter:
     examples: int = 0
     padded_tokens: int = 0
     rows: int = 0
-    """Rows forwarded: one an item, or one a label of it where the labels' words have several tokens."""
+    """Rows forwarded: one an item, or one a label of it where words of several tokens cannot stand in one row."""
+    halved: int = 0
+    """Scoring batches that ran out of memory and were cut in two."""
     steps: list[Step] = field(default_factory=list)
     book: Book = field(default_factory=Book)
     """FLOPs by shape."""
@@ -86,6 +88,8 @@ class Meter:
         self.padded_tokens += rows * length
         self.rows += rows
         mask = kwargs.get("attention_mask")
+        if isinstance(mask, torch.Tensor) and mask.dim() == 4:
+            mask = mask[:, 0, :, -length:].diagonal(dim1=-2, dim2=-1)  # a real token sees itself
         if isinstance(mask, torch.Tensor) and mask.dim() == 2:
             # summed on the device and read once a step: no device sync of our own inside the forward
             self._tokens.append(mask[:, -length:].sum())
@@ -130,11 +134,13 @@ class Meter:
     def accumulating(
         self, examples: int, aside: bool = False
     ) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
-        """One step of several passes, each inside the context that the given function makes of its shape.
+        """One step of several passes, each inside the context that the given function makes of its shape. Of one that
+        does not finish nothing is counted.
 
         Raises `RuntimeError` as `step` does.
         """
         before, flops, recomputed, first = self.tokens, 0.0, 0.0, False
+        forwarded = self.rows, self.padded_tokens
 
         @contextmanager
         def passed(shape: tuple[Any, ...]) -> Iterator[None]:
@@ -154,7 +160,12 @@ class Meter:
 
         self._sync()
         start = time.perf_counter()
-        yield passed
+        try:
+            yield passed
+        except BaseException:
+            self._tokens.clear()
+            self._tokens_sum, (self.rows, self.padded_tokens) = before, forwarded
+            raise
         self._sync()
         seconds = time.perf_counter() - start
         if self._handles and self.tokens == before:
@@ -235,6 +246,7 @@ class Meter:
         self.examples += other.examples
         self.padded_tokens += other.padded_tokens
         self.rows += other.rows
+        self.halved += other.halved
         self._tokens_sum += other.tokens
         self._flops += other.flops
         self._recomputed += other.recomputed

@@ -70,6 +70,8 @@ class Phase(Record):
     """Floating-point operations, counted by operator shapes; a multiply and an add are two."""
     recomputed_flops: float | None = None
     """Of forward passes repeated for the backward pass (gradient checkpointing); not part of `flops` or any budget."""
+    halved: int | None = None
+    """Scoring batches that ran out of memory and were scored in halves; None: none."""
     peak_rss_bytes: int | None = None
     """Highest resident set of the cell's process in this phase (VmHWM, reset at its start)."""
     baseline_rss_bytes: int | None = None

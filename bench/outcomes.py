@@ -5,10 +5,9 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-import torch
-
 from bench.errors import UserFault
 from bench.job import Job
+from bench.measure.allocators import is_shortage
 from bench.models.base import Base
 from bench.records import Status
 from bench.shortage import ran_out
@@ -64,7 +63,7 @@ def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
         return Status.unsupported, str(error)
     if isinstance(error, Diverged):
         return Status.diverged, str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if is_shortage(error):
         return Status.out_of_memory, ran_out(str(error), job)
     if isinstance(error, KeyboardInterrupt):
         return Status.interrupted, "interrupted by Ctrl-C; it runs again next time"

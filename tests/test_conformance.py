@@ -26,6 +26,7 @@ from bench.strategy import TaskContext
 from bench.worker import run_cell
 
 NAMES = sorted(STRATEGIES)
+CAUSAL = ("tiny-gpt2", "tiny-llama")
 CELLS = [(n, f, r) for n in NAMES for f in FAMILIES for r in STRATEGIES[n].readouts]
 every_strategy = pytest.mark.parametrize("name", NAMES)
 every_cell = pytest.mark.parametrize(("name", "family", "readout"), CELLS, ids=["-".join(c) for c in CELLS])
@@ -66,6 +67,19 @@ def test_it_says_what_it_is(name: str) -> None:
     assert strategy.family and strategy.trains and re.search(r"\d{4}", strategy.paper)
     assert set(strategy.readouts) <= {"head", "verbalizer"} and strategy.readouts
     assert all(f.description for f in strategy.Options.model_fields.values()), "every option has a docstring"
+
+
+@pytest.mark.parametrize("cell", [c for c in CELLS if c[1] in CAUSAL and c[2] == "verbalizer"], ids="-".join)
+def test_choices_side_by_side_score_as_a_row_each(cell: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of several tokens: within 1e-4, the likeliest one equal, in whatever order the rows come."""
+    done = supported(*cell)
+    assert done.plan is not None
+    test = tiny.rows_of(cell[0]).test.fields
+    with tiny.plainly(monkeypatch):
+        plain = done.plan.answer.predict(test, Meter())
+    np.testing.assert_allclose(done.scores, plain, atol=1e-4)
+    assert (done.scores.argmax(-1) == plain.argmax(-1)).all()
+    np.testing.assert_allclose(done.plan.answer.predict(test[::-1], Meter())[::-1], done.scores, atol=1e-4)
 
 
 @every_cell

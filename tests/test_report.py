@@ -289,15 +289,19 @@ def test_cells_of_other_code_are_counted_and_marked(tmp_path: Path) -> None:
 
 
 def test_labels_of_other_tasks_are_told_apart(tmp_path: Path) -> None:
-    """A strategy that read other tasks' labels says so under the leaderboard and in the budget table; so do near-ties."""
+    """A strategy that read other tasks' labels says so under the leaderboard and in the budget table; so do near-ties
+    and batches that ran out of memory."""
 
     def helped(result: Result) -> Result:
         if result.cell.strategy != "dora" or result.used is None:
             return result
-        return result.model_copy(update={"used": result.used.model_copy(update={"source_labels": 384}), "near_ties": 2})
+        phases = result.phases | {"predict": result.phases["predict"].model_copy(update={"halved": 1})}
+        used = result.used.model_copy(update={"source_labels": 384})
+        return result.model_copy(update={"used": used, "near_ties": 2, "phases": phases})
 
     html_page, markdown = pages(tmp_path, Fake(edit=helped))
     for text in (html_page, markdown):
         assert "dora also read labels of other tasks (up to 384 a cell)" in text
         assert "384 of other tasks" in text and "2 near-ties." in text
+        assert "1 scoring batch ran out of memory and went on in halves." in text
         assert text.count("also read labels") == 1

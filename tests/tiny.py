@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import count
@@ -208,6 +210,14 @@ def driven(name: str, family: str, readout: str) -> Driven:
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+@contextmanager
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scores with a row a choice, whatever could stand side by side in one."""
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.score.adapted.can_stand_beside", lambda base, module: False)
+        yield
 
 
 def steps_take(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

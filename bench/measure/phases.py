@@ -68,4 +68,5 @@ def metered(meter: Meter) -> dict[str, Any]:
         "tokens_per_second": meter.throughput(),
         "flops": meter.flops,
         "recomputed_flops": meter.recomputed or None,
+        "halved": meter.halved or None,
     }

@@ -96,9 +96,11 @@ def _unanswered(cell: CellView, record: ProbeRecord) -> list[Entry]:
 
 
 def remarks(result: Result) -> str:
-    """A record's notes, and how many of its answers hang on rounding."""
+    """A record's notes, how many of its answers hang on rounding, and how often scoring ran out of memory."""
     ties = [f"{show.count(result.near_ties, 'near-tie')}."] if result.near_ties else []
-    return " ".join([*result.notes, *ties])
+    cut = result.phases["predict"].halved if "predict" in result.phases else None
+    halves = [f"{show.count(cut, 'scoring batch')} ran out of memory and went on in halves."] if cut else []
+    return " ".join([*result.notes, *ties, *halves])
 
 
 def others(labels: int) -> str:

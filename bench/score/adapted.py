@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import nn
 
 from bench.budget import Meter
 from bench.config.schema import Template
-from bench.score.batch import Encoded
-from bench.score.readers import Reader
+from bench.measure.allocators import is_shortage
+from bench.score.batch import Batch, Encoded
+from bench.score.beside import Beside, can_stand_beside, scores_beside, side_by_side
+from bench.score.readers import Reader, VerbalizerReader
 from bench.strategy import Answerer, Diverged
 
 TOKENS_A_BATCH = 1024
@@ -53,32 +56,112 @@ class Adapted:
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Float64 scores (rows, labels) in the order given. Raises `Diverged` where a score is not finite."""
         self.module.eval()
-        encoded = self.reader.encode(fields)
-        return scored(encoded, meter, lambda part: (b := self.reader.collate(part), b.shape), self._scores)
+        return Asking(self.module, self.reader).ask(self.reader.encode(fields), meter)
 
     def through(self, template: Template) -> Adapted:
         """The same module asked through another prompt. Raises `Unsupported` where the reader reads none."""
         return Adapted(self.module, self.reader.through(template))
 
-    def _scores(self, batch: Any) -> torch.Tensor:
-        return self.reader.scores(self.module, batch)
+
+def nothing(rows: int) -> dict[str, Any]:
+    """The arguments of a forward with nothing cached."""
+    return {}
+
+
+@dataclass
+class Asking:
+    """How a module is asked: a row an item with all its choices where they can stand side by side, else as it trains.
+
+    Here alone is decided which. Labels of one token need no more than the prompt's row either way.
+    """
+
+    module: nn.Module
+    reader: Reader
+    before: int = 0
+    """Tokens in front of every row whose keys and values are cached."""
+    past: Callable[[int], dict[str, Any]] = nothing
+    """Arguments of a forward of so many rows that hold them."""
+
+    def __post_init__(self) -> None:
+        reader = self.reader
+        # what says an item's choices, where these stand side by side
+        self.beside: VerbalizerReader | None = None
+        if isinstance(reader, VerbalizerReader) and not reader.single and can_stand_beside(reader.base, self.module):
+            self.beside = reader
+
+    def rows(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
+        """What is forwarded of encoded items, one each."""
+        if (reader := self.beside) is None:
+            return encoded
+        return [Beside.of(e.ids, reader.choices(e)) for e in encoded]
+
+    def batch(self, rows: Sequence[Any]) -> Batch:
+        """A batch of them."""
+        if (reader := self.beside) is not None:
+            return side_by_side(rows, reader.base.tokenizer.pad_token_id, reader.device, self.before)
+        batch = self.reader.collate(rows)
+        if self.before:
+            mask = batch.inputs["attention_mask"]
+            batch.inputs["attention_mask"] = torch.cat([mask.new_ones(mask.shape[0], self.before), mask], dim=1)
+        return batch
+
+    def scores(self, batch: Batch) -> torch.Tensor:
+        """Float32 (items, choices)."""
+        past = self.past(batch.inputs["input_ids"].shape[0])
+        if self.beside is not None:
+            return scores_beside(self.beside.base, self.module, batch, **past)
+        return self.reader.scores(self.module, batch, **past)
+
+    def ask(self, encoded: Sequence[Encoded], meter: Meter) -> np.ndarray:
+        """Float64 (items, choices) in the order given. Raises `Diverged` where a score is not finite."""
+
+        def collate(part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
+            batch = self.batch(part)
+            return batch, batch.shape
+
+        return scored(self.rows(encoded), meter, collate, self.scores, cached=self.before)
 
 
 def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, cached: int = 0) -> np.ndarray:
-    """Run `score` over length-sorted batches and put the rows back in order; `cached` tokens stand before every row."""
+    """Run `score` over length-sorted batches and put the rows back in order; `cached` tokens stand before every row.
+
+    A batch that runs out of memory is cut in two. Raises what ran out with one row, and `Diverged` where a score is not
+    finite.
+    """
     rows: dict[int, np.ndarray] = {}
     batches = list(length_sorted(encoded, cached=cached))
+    waiting = deque(meter.chosen(batches, [len(b) * encoded[b[-1]].length for b in batches]))
     with torch.inference_mode():
-        for indexes in meter.chosen(batches, [len(b) * encoded[b[-1]].length for b in batches]):
-            batch, shape = collate([encoded[i] for i in indexes])
-            with meter.step(shape, len(indexes)):
-                values = score(batch).double().cpu().numpy()
-            rows.update(zip(indexes, values, strict=True))
+        while waiting:
+            indexes = waiting.popleft()
+            values = attempted([encoded[i] for i in indexes], meter, collate, score)
+            if values is None:
+                half = (len(indexes) + 1) // 2
+                waiting.extendleft([indexes[half:], indexes[:half]])
+            else:
+                rows.update(zip(indexes, values, strict=True))
     unread = np.zeros_like(next(iter(rows.values()), np.zeros(0)))  # of a batch the meter left out
     out = np.stack([rows.get(i, unread) for i in range(len(encoded))]) if encoded else np.zeros((0, 0))
     if not np.isfinite(out).all():
         raise Diverged("scores of test items are not finite: the adapted weights hold NaN or infinity; lower lr")
     return out
+
+
+def attempted(part: Sequence[Encoded], meter: Meter, collate: Any, score: Any) -> np.ndarray | None:
+    """Scores of one batch; None where memory ran out and fewer rows may fit. What was held is free by then: the error,
+    which knows every frame's tensors, ends with this function."""
+    try:
+        batch, shape = collate(part)
+        with meter.step(shape, len(part)):
+            values: np.ndarray = score(batch).double().cpu().numpy()
+        return values
+    except (MemoryError, RuntimeError) as error:
+        if len(part) == 1 or not is_shortage(error):
+            raise
+    meter.halved += 1
+    if meter.device == "cuda":
+        torch.cuda.empty_cache()  # blocks of the wrong size
+    return None
 
 
 CONTENT_FREE = ("N/A", "[MASK]", "")

@@ -119,6 +119,11 @@ class AnswerReader(VerbalizerReader):
         logp = self.token_scores(module, batch) * batch.extra["real"]
         return logp.sum(-1).view(batch.items, -1)
 
+    def choices(self, encoded: Encoded) -> Sequence[Sequence[int]]:
+        """Ids of one row's answers."""
+        assert isinstance(encoded, Answered)
+        return encoded.answers
+
     def word_lengths(self, batch: Batch) -> torch.Tensor:
         """Int64 (items, answers): tokens of each answer."""
         return batch.extra["real"].sum(-1).view(batch.items, -1)

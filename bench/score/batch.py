@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -47,17 +48,15 @@ class Batch:
     """The group of its examples."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows, decoder width, prefix and group, then the padded length: what the FLOPs of a step depend on."""
+    def shape(self) -> tuple[Any, ...]:
+        """Rows, decoder width, prefix and group, then the padded length: what the FLOPs of a step depend on. Of rows
+        whose choices stand side by side also at how many tokens the LM head reads."""
+        rows, mask = self.inputs["input_ids"].shape[0], self.inputs["attention_mask"]
+        prefix = mask.shape[-1] - self.padded
+        if mask.dim() == 4:
+            return ("beside", rows, self.extra["positions"].shape[1], prefix, self.group, self.padded)
         decoder = self.inputs.get("decoder_input_ids")
-        width = 0 if decoder is None else decoder.shape[1]
-        return (
-            self.inputs["input_ids"].shape[0],
-            width,
-            self.inputs["attention_mask"].shape[1] - self.padded,
-            self.group,
-            self.padded,
-        )
+        return (rows, 0 if decoder is None else decoder.shape[1], prefix, self.group, self.padded)
 
     @property
     def tokens(self) -> int:

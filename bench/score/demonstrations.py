@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from bench.budget import Meter
 from bench.config.schema import Template
 from bench.data.prompts import fill, words
 from bench.data.rows import Rows
-from bench.score.adapted import scored
-from bench.score.batch import Batch, Encoded
+from bench.score.adapted import Asking
+from bench.score.batch import Encoded
 from bench.score.readers import VerbalizerReader
 from bench.strategy import TaskContext, Unsupported
 
@@ -87,16 +88,12 @@ class Demonstrations:
             prefix = self.prefix(self.rows if self.rows is not None else self.choose(field))
             self.check(prefix, [question])
             full.append(self.joined(prefix, question))
-        return scored(full, meter, self.collate, lambda batch: self.reader.scores(self.module, batch))
+        return Asking(self.module, self.reader).ask(full, meter)
 
     def joined(self, prefix: list[int], question: Encoded) -> Encoded:
         """Prefix and question in one row, the beginning-of-sequence token in front once."""
         bos = self.reader.bos
         return Encoded([*bos, *prefix, *question.ids[len(bos) :]])
-
-    def collate(self, part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
-        batch = self.reader.collate(part)
-        return batch, batch.shape
 
     def shared(self, questions: Sequence[Encoded], meter: Meter) -> np.ndarray:
         """The demonstrations' keys and values once, expanded to every batch."""
@@ -111,22 +108,22 @@ class Demonstrations:
             with meter.step((1, 0, "prefix", len(prefix)), 0):
                 cache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
-        def collate(part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
-            batch = self.reader.collate(part)
-            seen = torch.ones(batch.inputs["input_ids"].shape[0], len(prefix), dtype=torch.int64, device=device)
-            batch.inputs["attention_mask"] = torch.cat([seen, batch.inputs["attention_mask"]], dim=1)
-            return batch, batch.shape
+        def past(rows: int) -> dict[str, Any]:
+            return {"past_key_values": expanded(cache, rows), "use_cache": True}
 
-        def score(batch: Batch) -> torch.Tensor:
-            past = expanded(cache, batch.inputs["input_ids"].shape[0])
-            return self.reader.scores(self.module, batch, past_key_values=past, use_cache=True)
-
-        return scored(bare, meter, collate, score, cached=len(prefix))
+        return Asking(self.module, self.reader, len(prefix), past).ask(bare, meter)
 
 
 def expanded(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A fresh cache holding the one row of `cache` for each of `rows`; the original stays as it is."""
+    """A fresh cache holding the one row of `cache` for each of `rows`; the original stays as it is.
+
+    The rows are views: they are copied where the first keys and values are put behind them, layer by layer.
+    """
     fresh = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        fresh.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+        one = DynamicLayer()
+        one.lazy_initialization(layer.keys, layer.values)
+        one.keys, one.values = (held.expand(rows, -1, -1, -1) for held in (layer.keys, layer.values))
+        fresh.layers.append(one)
     return fresh

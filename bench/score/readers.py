@@ -205,6 +205,10 @@ class VerbalizerReader:
         picked = logp.gather(-1, batch.extra["targets"].unsqueeze(-1)).squeeze(-1)
         return (picked * batch.extra["real"]).sum(-1).view(batch.items, len(self.words))
 
+    def choices(self, encoded: Encoded) -> Sequence[Sequence[int]]:
+        """Ids of all that may come after one item's prompt."""
+        return self.words
+
     def word_lengths(self, batch: Batch) -> torch.Tensor:
         """Int64 (items, labels): tokens of each label's word."""
         return torch.tensor([len(word) for word in self.words], device=self.device).expand(batch.items, -1)
