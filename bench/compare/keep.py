@@ -11,7 +11,7 @@ from bench.errors import UserFault
 from bench.records import Result
 from bench.store import write_atomically
 
-DIGITS = 7
+DIGITS = 9
 """Of label scores: far more than a near-tie needs."""
 OF_THE_MACHINE = ("step_seconds", "tokens_per_second", "peak_rss_bytes", "baseline_rss_bytes",
                   "peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # fmt: skip
