@@ -368,7 +368,7 @@ def test_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not told["ok"] and told["cells"] == 2
     assert [(f["cell"], f["figure"], f["after"]) for f in told["regressions"]] == [(LORA, "adapt: flops", 4.2e12)]
     assert [f["figure"] for f in told["improvements"]] == ["adapt: tokens"]
-    assert [one["phase"] for one in told["speed"]["runs"]] == ["adapt", "predict"]
+    assert [one["figure"] for one in told["speed"]["runs"]] == ["adapt seconds a token", "predict seconds a token"]
     text = page.read_text()
     assert text.startswith(f"## ❌ REGRESSION: 1 figures got worse: adapt: flops of {LORA}\n")
     assert f"| {LORA} | adapt: flops | 4,100,000,000,000 | 4,200,000,000,000 | +2.44% |  |" in text

@@ -78,7 +78,7 @@ def learned(asked: Asked) -> str:
 def told(path: Path, session: noise.Session) -> str:
     """What a session taught, in a line."""
     shown = ", ".join(
-        f"{phase} x{math.exp(noise.floor(seen, session.how)):.3f}" for phase, seen in session.means.items()
+        f"{figure} x{math.exp(noise.floor(seen, session.how)):.3f}" for figure, seen in session.means.items()
     )
     return f"learned from {session.of} {session.how} of equals: {shown}; kept in {path}"
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bench.compare.matching import match
 from bench.compare.sides import Side
-from bench.compare.speed import FEWEST_PAIRS, PHASES, Ratios, spreads
+from bench.compare.speed import FEWEST_PAIRS, FIGURES, Ratios, spreads
 from bench.errors import UserFault
 from bench.records import Record
 from bench.store import write_atomically
@@ -39,7 +39,7 @@ class Session(Record):
     of: int
     """Pairs a cell, or runs."""
     means: dict[str, list[float]]
-    """Phase -> log ratios: the mean over pairs of every cell, or the median over cells of every two runs."""
+    """Figure -> log ratios: the mean over pairs of every cell, or the median over cells of every two runs."""
 
 
 class Floors(Record):
@@ -51,7 +51,7 @@ class Floors(Record):
 
 @dataclass(frozen=True)
 class Known:
-    """Floors in force: phase -> log ratio, and where they are from."""
+    """Floors in force: figure -> log ratio, and where they are from."""
 
     floors: dict[str, float]
     says: str
@@ -67,7 +67,7 @@ def floor(seen: Sequence[float], how: str) -> float:
 
 def known(path: str | None, how: Literal["pairs", "runs"], machine: str | None) -> Known:
     """The floors for this machine: of the file where it holds any, else the default. Raises `UserFault`."""
-    default = dict.fromkeys(PHASES, DEFAULT)
+    default = dict.fromkeys(FIGURES, DEFAULT)
     if path is None:
         return Known(default, f"a floor of x{math.exp(DEFAULT):.2f}, which nobody learned (see floors=)", False)
     sessions = [s for s in read(Path(path)).sessions if s.how == how and s.machine == machine]
@@ -76,10 +76,10 @@ def known(path: str | None, how: Literal["pairs", "runs"], machine: str | None) 
             default, f"{path} holds nothing of {how} on this machine: a floor of x{math.exp(DEFAULT):.2f}", False
         )
     found = {}
-    for phase in PHASES:
-        seen = [mean for session in sessions for mean in session.means.get(phase, [])]
-        found[phase] = floor(seen, how) if seen else DEFAULT
-    shown = ", ".join(f"{phase} x{math.exp(value):.2f}" for phase, value in found.items())
+    for figure in FIGURES:
+        seen = [mean for session in sessions for mean in session.means.get(figure, [])]
+        found[figure] = floor(seen, how) if seen else DEFAULT
+    shown = ", ".join(f"{figure} x{math.exp(value):.2f}" for figure, value in found.items())
     return Known(found, f"floors of {path}, learned from {len(sessions)} times equals: {shown}", True)
 
 
@@ -113,8 +113,8 @@ def of_pairs(ratios: Ratios, machine: str) -> Session:
             f"learn: {max(counts, default=0)} pairs of timed cells are too few; allowed: {FEWEST_PAIRS} or more"
         )
     means: dict[str, list[float]] = {}
-    for (_, phase), values in ratios.items():
-        means.setdefault(phase, []).append(round(float(np.mean(values)), 5))
+    for (_, figure), values in ratios.items():
+        means.setdefault(figure, []).append(round(float(np.mean(values)), 5))
     return Session(how="pairs", machine=machine, of=max(counts), means=means)
 
 
@@ -133,7 +133,7 @@ def of_runs(sides: Sequence[Side]) -> Session:
     for i, first in enumerate(sides):
         for second in sides[i + 1 :]:
             for spread in spreads(match(first, second).pairs):
-                means.setdefault(spread.phase, []).append(round(math.log(spread.median), 5))
+                means.setdefault(spread.figure, []).append(round(math.log(spread.median), 5))
     if not means:
         raise UserFault("learn: no cell of these runs has a timed step; allowed: runs with cells that are ok")
     return Session(how="runs", machine=machines.pop() or "", of=len(sides), means=means)

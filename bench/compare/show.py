@@ -39,7 +39,7 @@ def tables(found: Comparison) -> list[Table]:
         made.append(table)
     if found.paced:
         table = Table(title="speed, new over base", title_justify="left")
-        for heading in ("cell", "phase", "ratio", "95% bound", "floor", "p (Holm)", "slower"):
+        for heading in ("cell", "figure", "ratio", "95% bound", "floor", "p (Holm)", "slower"):
             table.add_column(heading, overflow="fold")
         for speed in speeds(found):
             table.add_row(*speed)
@@ -51,8 +51,8 @@ def speeds(found: Comparison) -> list[tuple[str, ...]]:
     """Rows of the table of speed, the slowest first."""
     slowest = sorted(found.paced, key=lambda one: -one.ratio)
     return [
-        (plain(one.cell), one.phase, f"x{one.ratio:.3f}", f"x{one.low:.3f}", f"x{one.floor:.3f}", f"{one.adjusted:.3f}",
-         "YES" if one.slower else "no")
+        (plain(one.cell), one.figure, *(f"x{value:.3f}" for value in (one.ratio, one.low, one.floor)),
+         f"{one.adjusted:.3f}", "YES" if one.slower else "no")
         for one in slowest[:MOST]
     ]  # fmt: skip
 
@@ -100,7 +100,7 @@ def markdown(found: Comparison) -> str:
                 body += f"\n\n{len(findings) - MOST} more in the JSON."
             parts += ["", *folded(f"{title}: {len(findings)}", body, kind == "regression")]
     if found.paced:
-        heads = ("cell", "phase", "ratio", "95% bound", "floor", "p (Holm)", "slower")
+        heads = ("cell", "figure", "ratio", "95% bound", "floor", "p (Holm)", "slower")
         parts += ["", *folded("speed, new over base", grid(heads, speeds(found)), False)]
     parts += ["", *(f"- {escaped(line)}" for line in [*found.remarks, *(one.says() for one in found.spread)])]
     if found.speed:

@@ -25,17 +25,21 @@ LEVEL = 0.05
 """Of all figures of a comparison together."""
 FEWEST_PAIRS = 3
 PHASES = ("adapt", "predict")
+TOKEN, WHOLE = "seconds a token", "seconds"
+FIGURES = tuple(f"{phase} {what}" for phase in PHASES for what in (TOKEN, WHOLE))
+"""Of the steps, and of the whole phase: what is lost between steps is lost too."""
 
 Ratios = dict[tuple[str, str], list[float]]
-"""(cell, phase) -> log of new over base seconds a token, one a pair."""
+"""(cell, figure) -> log of new over base, one a pair."""
 
 
 @dataclass(frozen=True)
 class Paced:
-    """Ratios of one cell's phase, and the test that it got slower by more than the floor."""
+    """Ratios of one figure of a cell, and the test that it got slower by more than the floor."""
 
     cell: str
-    phase: str
+    figure: str
+    """One of `FIGURES`."""
     ratios: tuple[float, ...]
     """New over base, one a pair."""
     ratio: float
@@ -57,10 +61,10 @@ class Paced:
         """A regression, in words."""
         twice = ", and again in fresh pairs" if rerun else ""
         words = (
-            f"x{self.ratio:.2f} over {len(self.ratios)} pairs, one-sided 95% bound x{self.low:.2f} above the floor of "
+            f"over {len(self.ratios)} pairs, one-sided 95% bound x{self.low:.2f} above the floor of "
             f"x{self.floor:.2f}{twice}"
         )
-        return Finding("regression", "speed", self.cell, f"{self.phase} seconds a token", 1.0, self.ratio, words)
+        return Finding("regression", "speed", self.cell, self.figure, "x1", f"x{self.ratio:.2f}", words)
 
 
 def pace(phase: Phase | None) -> float | None:
@@ -80,12 +84,16 @@ def timed(phase: Phase | None) -> bool:
     return phase is not None and bool(phase.tokens_per_second)
 
 
-def log_ratio(base: Result, new: Result, phase: str) -> float | None:
-    """Log of new over base seconds a token; None where either has no step, or they were timed in different ways."""
+def log_ratio(base: Result, new: Result, figure: str) -> float | None:
+    """Log of new over base of a figure; None where either has no step, or they were timed in different ways."""
+    phase, _, what = figure.partition(" ")
     first, second = base.phases.get(phase), new.phases.get(phase)
     if timed(first) != timed(second):
         return None
     before, after = pace(first), pace(second)
+    if what == WHOLE and before and after:
+        assert first is not None and second is not None
+        before, after = first.seconds, second.seconds
     return math.log(after / before) if before and after else None
 
 
@@ -93,15 +101,15 @@ def gathered(pairs: Iterable[tuple[str, Result, Result]]) -> Ratios:
     """Ratios of measured pairs, in order."""
     found: Ratios = {}
     for name, base, new in pairs:
-        for phase in PHASES:
-            if (ratio := log_ratio(base, new, phase)) is not None:
-                found.setdefault((name, phase), []).append(ratio)
+        for figure in FIGURES:
+            if (ratio := log_ratio(base, new, figure)) is not None:
+                found.setdefault((name, figure), []).append(ratio)
     return found
 
 
 def judged(ratios: Ratios, floors: Mapping[str, float]) -> list[Paced]:
     """Every figure with a one-sided t test on its log ratios (Student 1908) that their mean lies above the floor,
-    corrected after Holm (1979) over all. `floors`: phase -> log ratio. Figures with too few pairs are left out."""
+    corrected after Holm (1979) over all. `floors`: figure -> log ratio. Figures with too few pairs are left out."""
     found = [paced(key, values, floors[key[1]]) for key, values in ratios.items() if len(values) >= FEWEST_PAIRS]
     if not found:
         return []
@@ -123,7 +131,8 @@ def paced(key: tuple[str, str], values: Sequence[float], floor: float) -> Paced:
 class Spread:
     """Two recorded runs: how their cells' ratios lie."""
 
-    phase: str
+    figure: str
+    """Seconds a token of a phase."""
     cells: int
     median: float
     low: float
@@ -138,18 +147,18 @@ class Spread:
         """In words."""
         how = "" if self.timed else " (too few steps to leave the warm-up out)"
         return (
-            f"{self.phase}: x{self.median:.2f} in the median of {self.cells} cells, half of them between "
+            f"{self.figure}: x{self.median:.2f} in the median of {self.cells} cells, half of them between "
             f"x{self.low:.2f} and x{self.high:.2f}{how}"
         )
 
 
 def spreads(pairs: Iterable[Match]) -> list[Spread]:
-    """The ratios of two recorded runs, phase by phase."""
+    """The ratios of two recorded runs: seconds a token, phase by phase."""
     both = [(p.name, p.base.result, p.new.result) for p in pairs if p.base.ok and p.new.ok]
     results = [(name, base, new) for name, base, new in both if base is not None and new is not None]
     found = []
     for phase in PHASES:
-        logs = [r for _, base, new in results if (r := log_ratio(base, new, phase)) is not None]
+        logs = [r for _, base, new in results if (r := log_ratio(base, new, f"{phase} {TOKEN}")) is not None]
         if not logs:
             continue
         quartiles = np.exp(np.quantile(logs, [0.25, 0.5, 0.75]))
@@ -158,7 +167,15 @@ def spreads(pairs: Iterable[Match]) -> list[Spread]:
         quantile = float(stats.t.ppf(1 - LEVEL, max(1, len(logs) - 1)))
         bound = math.exp(float(np.mean(logs)) - quantile * error)
         found.append(
-            Spread(phase, len(logs), float(quartiles[1]), float(quartiles[0]), float(quartiles[2]), bound, warm)
+            Spread(
+                f"{phase} {TOKEN}",
+                len(logs),
+                float(quartiles[1]),
+                float(quartiles[0]),
+                float(quartiles[2]),
+                bound,
+                warm,
+            )
         )
     return found
 

@@ -144,10 +144,10 @@ def with_spread(found: Comparison, pairs: list[Match], floors: Known) -> Compari
         )
         return replace(found, spread=seen, speed=words)
     worse = [
-        Finding("regression", "speed", "all cells", f"{one.phase} seconds a token", 1.0, one.median,
-                f"median of {one.cells} cells, above the floor of x{math.exp(floors.floors[one.phase]):.2f} as is the "
+        Finding("regression", "speed", "all cells", one.figure, "x1", f"x{one.median:.2f}",
+                f"median of {one.cells} cells, above the floor of x{math.exp(floors.floors[one.figure]):.2f} as is the "
                 f"one-sided 95% bound of the mean, x{one.bound:.2f}")
         for one in seen
-        if min(math.log(one.median), math.log(one.bound)) > floors.floors[one.phase]
+        if min(math.log(one.median), math.log(one.bound)) > floors.floors[one.figure]
     ]  # fmt: skip
     return replace(found, findings=[*found.findings, *worse], spread=seen, speed=f"speed: {floors.says}")

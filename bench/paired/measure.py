@@ -114,7 +114,7 @@ def suspects(paced: list[Paced], turns: list[Turn]) -> list[Turn]:
 def confirmed(first: list[Paced], fresh: Ratios, floors: dict[str, float]) -> list[Paced]:
     """The figures after the rerun: those that failed are judged by their fresh pairs alone, and corrected only among
     themselves; all others stand."""
-    failed = {(one.cell, one.phase) for one in first if one.slower}
-    again = {(one.cell, one.phase): one for one in judged({k: v for k, v in fresh.items() if k in failed}, floors)}
+    failed = {(one.cell, one.figure) for one in first if one.slower}
+    again = {(one.cell, one.figure): one for one in judged({k: v for k, v in fresh.items() if k in failed}, floors)}
     # a figure without fresh pairs (its cell failed the second time) stands as it was
-    return [again.get((one.cell, one.phase), one) for one in first]
+    return [again.get((one.cell, one.figure), one) for one in first]
