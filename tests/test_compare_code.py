@@ -15,11 +15,11 @@ from bench.cli import main
 pytest_plugins = ("fault_fixtures",)
 CELL = "random:tiny-gpt2 sst2 lora s0"
 TOKENS = ["suite=smoke", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample", "device=cpu", "threads=1",
-          "batch=4", "sequence=48", "budget.labels=20", "budget.train_examples=20", "pairs=3"]  # fmt: skip
+          "batch=4", "sequence=48", "budget.labels=12", "budget.train_examples=12", "pairs=4"]  # fmt: skip
 PLANTS = {
     "bench/train/loop.py": (
         "            self.optimizer.step(middle)\n",
-        "            self.optimizer.step(middle)\n            __import__('time').sleep(0.4)\n",
+        "            self.optimizer.step(middle)\n            __import__('time').sleep(1)\n",
     ),
     "adapters/lora.py": (
         "        plan = peft_plan(base, context, factors(options), options.lr)\n",
@@ -78,7 +78,7 @@ def test_the_same_code_passes_and_teaches_the_floor(tmp_path: Path, capsys: pyte
     both = [f"base_code={ROOT}", f"new_code={ROOT}", "predict=false", *TOKENS]
     assert main(["compare", *both, f"learn={floors}"]) == 0
     [session] = json.loads(floors.read_text())["sessions"]
-    assert session["how"] == "pairs" and session["of"] == 3
+    assert session["how"] == "pairs" and session["of"] == 4
     assert set(session["means"]) == {f"{p} seconds{t}" for p in ("adapt", "predict") for t in ("", " a token")}
     assert "no regression in 1 cells" in capsys.readouterr().out
 

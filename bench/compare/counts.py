@@ -95,11 +95,19 @@ def less_is_better(name: str, figure: str, before: float | None, after: float | 
         yield Finding("regression", "count", name, figure, before, None, new.predicted.reason or ABSENT)
 
 
-def unasked(pairs: list[Match]) -> str | None:
-    """A line where memory was predicted on one side only because nobody asked for it on the other."""
-    left = [p for p in pairs if p.base.result and p.new.result and p.base.result.predicted.peak_bytes is not None
-            and p.new.result.predicted.reason == NOT_ASKED]  # fmt: skip
-    return f"predicted bytes are not gated in {len(left)} cells: the new run had predict=false" if left else None
+def unpredicted(pairs: list[Match]) -> list[str]:
+    """Lines on cells whose memory nothing guards, because one side, or both, were not predicted."""
+    lines = []
+    known = [(p.base.result.predicted, p.new.result.predicted) for p in pairs if p.base.result and p.new.result]
+    for side, ours in (("base", 0), ("new", 1)):
+        reasons = [
+            both[ours].reason or "no reason was recorded" for both in known
+            if both[ours].peak_bytes is None and (ours == 0 or both[0].peak_bytes is not None)
+            and not (both[ours].reason or "").startswith("unsupported")
+        ]  # fmt: skip
+        for reason in dict.fromkeys(reasons):
+            lines.append(f"predicted bytes are not gated in {reasons.count(reason)} cells of {side}: {reason}")
+    return lines
 
 
 def earlier_records(pairs: list[Match]) -> str | None:

@@ -70,8 +70,9 @@ def compare(base: Side, new: Side, selected: Sequence[str] = ()) -> Comparison:
         *scores,
         *(one for pair in matched.pairs for one in redefined(pair)),
     ]
-    lines = [counts.unasked(matched.pairs), counts.earlier_records(matched.pairs)]
-    remarks = [*environments(base, new), *selected, *(line for line in lines if line), *said]
+    earlier = counts.earlier_records(matched.pairs)
+    remarks = [*environments(base, new), *selected, *counts.unpredicted(matched.pairs), *([earlier] if earlier else [])]
+    remarks += said
     return Comparison(base.name, new.name, len(matched.pairs), found, remarks)
 
 

@@ -33,6 +33,10 @@ class Checkout:
         """Ids of its cells, in the plan's order."""
 
     def __enter__(self) -> Checkout:
+        return self
+
+    def begin(self) -> None:
+        """Start it and wait for its plan: one after the other, for predicting takes all cores. Raises `UserFault`."""
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "agent.log").open("w") as log:
             self.process = subprocess.Popen(
@@ -43,7 +47,10 @@ class Checkout:
                 text=True,
                 env=self.environment(),
             )
-        return self
+        answer = self.answer()
+        if Path(answer["bench"]) != self.root:
+            raise UserFault(f"{self.key}={self.root} was not used: Python took bench from {answer['bench']}")
+        self.cells = answer["cells"]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,13 +69,6 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         """With the checkout's `bench` before any other: without the current folder, which may hold one too."""
         return {**os.environ, "PYTHONPATH": str(self.root), "PYTHONSAFEPATH": "1"}
-
-    def begin(self) -> None:
-        """Wait for the plan. Raises `UserFault`."""
-        answer = self.answer()
-        if Path(answer["bench"]) != self.root:
-            raise UserFault(f"{self.key}={self.root} was not used: Python took bench from {answer['bench']}")
-        self.cells = answer["cells"]
 
     def run(self, cell: int, repeat: int) -> Path:
         """Run a cell; the folder of its record. Repeat 0 lies beside plan.json. Raises `UserFault`."""
