@@ -175,6 +175,7 @@ class Played:
     cells: list[str] = field(default_factory=list)
     orders = staticmethod(lambda key, repeat: None)
     factors = staticmethod(lambda key, repeat: 1.0)
+    codes = staticmethod(lambda key: "digest-now")
 
     def __enter__(self) -> Played:
         return self
@@ -192,7 +193,10 @@ class Played:
     def written(self, repeat: int) -> Path:
         folder = self.work / str(repeat)
         factor = type(self).factors(self.key, repeat)
-        fake = Fake(name="run", tasks=("sst2",), strategies=("lora", "full"), items=5, edit=speedy(factor))
+        code = type(self).codes(self.key)
+        fake = Fake(
+            name="run", tasks=("sst2",), strategies=("lora", "full"), items=5, edit=speedy(factor), code_digest=code
+        )
         return folder / "run" if folder.is_dir() else write_run(folder, fake)
 
     def run(self, cell: int, repeat: int) -> Path:
@@ -246,10 +250,23 @@ def test_pairs_of_equals_teach_the_floor_and_a_floor_excuses(
     monkeypatch.setattr(Played, "factors", staticmethod(lambda key, repeat: 1.2 if key == "new_code" else 1.0))
     floors = tmp_path / "noise.json"
     assert main([*CODE, f"learn={floors}"]) == 1
+    assert "learned from 3 pairs of equals: adapt seconds a token x1.200, adapt s" in capsys.readouterr().out
     monkeypatch.setattr(Played, "factors", staticmethod(lambda key, repeat: 1.15 if key == "new_code" else 1.0))
     assert main(CODE) == 1
     assert main([*CODE, f"floors={floors}"]) == 0
     assert f"floors of {floors}, learned from 1 times equals: adapt seconds a token x1.20" in capsys.readouterr().out
+
+
+def test_only_equals_teach(
+    played: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Played, "codes", staticmethod(lambda key: key))
+    assert main([*CODE, f"learn={tmp_path / 'noise.json'}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: learn: the two checkouts hold different code, so they are no equals; allowed: the same"
+    )
+    assert not (tmp_path / "noise.json").exists()
 
 
 def test_no_cell_to_time(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,15 +71,7 @@ def learned(asked: Asked) -> str:
     path = Path(asked.options["learn"])
     session = noise.of_runs([read_side(name, results_dir(asked)) for name in asked.runs])
     noise.learn(path, session)
-    return told(path, session)
-
-
-def told(path: Path, session: noise.Session) -> str:
-    """What a session taught, in a line."""
-    shown = ", ".join(
-        f"{figure} x{math.exp(noise.floor(seen, session.how)):.3f}" for figure, seen in session.means.items()
-    )
-    return f"learned from {session.of} {session.how} of equals: {shown}; kept in {path}"
+    return noise.told(path, session)
 
 
 def written(path: str, text: str) -> None:

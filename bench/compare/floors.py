@@ -137,3 +137,9 @@ def of_runs(sides: Sequence[Side]) -> Session:
     if not means:
         raise UserFault("learn: no cell of these runs has a timed step; allowed: runs with cells that are ok")
     return Session(how="runs", machine=machines.pop() or "", of=len(sides), means=means)
+
+
+def told(path: Path, session: Session) -> str:
+    """What a session taught, in a line."""
+    shown = ", ".join(f"{figure} x{math.exp(floor(seen, session.how)):.3f}" for figure, seen in session.means.items())
+    return f"learned from {session.of} {session.how} of equals: {shown}; kept in {path}"

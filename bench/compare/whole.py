@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,7 +55,12 @@ class Comparison:
             better = len(self.of("improvement"))
             more = f", {better} better" if better else ""
             return f"no regression in {self.cells} cells{more}"
-        figures = list(dict.fromkeys(f"{one.figure} of {one.cell}" for one in worse))
+        seen: Counter[str] = Counter()
+        rank = {}
+        for one in worse:  # the first of every gate before the second of any: no kind of fault hides behind another
+            rank[one] = seen[one.gate]
+            seen[one.gate] += 1
+        figures = list(dict.fromkeys(f"{one.figure} of {one.cell}" for one in sorted(worse, key=lambda one: rank[one])))
         rest = f" and {len(figures) - 3} more" if len(figures) > 3 else ""
         return f"REGRESSION: {len(figures)} figures got worse: {'; '.join(figures[:3])}{rest}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.compare import floors as noise
 from bench.compare.asked import Asked
 from bench.compare.matching import match
-from bench.compare.sides import read_side
+from bench.compare.sides import Side, read_side
 from bench.compare.speed import Paced, Ratios, gathered, judged
 from bench.compare.whole import Comparison, compare
 from bench.errors import UserFault
@@ -50,6 +50,7 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
                 checkout.run(i, 0)
         sides = [replace(read_side(str(one.first)), name=one.key) for one in (base, new)]
         found = compare(sides[0], sides[1])
+        equals(asked, sides)
         places = [{cell: i for i, cell in enumerate(one.cells)} for one in (base, new)]
         turns = [
             Turn(pair.name, places[0][pair.base.info.id], places[1][pair.new.info.id])
@@ -59,8 +60,7 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
         if not turns:
             return replace(found, speed="speed: not gated: no cell is ok on both sides")
         ratios = gathered(pairs(base, new, turns, range(1, asked.pairs + 1), say))
-        if (path := asked.get("learn")) is not None:
-            noise.learn(Path(path), noise.of_pairs(ratios, machine()["id"]))
+        learned = learnt(asked, ratios)
         paced = judged(ratios, known.floors)
         again = suspects(paced, turns)
         if again:
@@ -70,10 +70,29 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
     if not paced:
         return replace(found, speed="speed: not gated: no cell has a step to time")
     worse = [one.finding(rerun=True) for one in paced if one.slower]
-    words = f"speed: {asked.pairs} pairs a cell in turn, {len(paced)} figures, {known.says}"
+    words = f"speed: {asked.pairs} pairs a cell in turn, {len(paced)} figures, {known.says}{learned}"
     if again:
         words += f"; {len(again)} cells that seemed slower were measured again in as many fresh pairs"
     return replace(found, findings=[*found.findings, *worse], paced=paced, speed=words)
+
+
+def equals(asked: Asked, sides: list[Side]) -> None:
+    """Refuse to learn from two different codes: what they differ by is no noise. Raises `UserFault`."""
+    codes = {side.environment.get("code_digest") for side in sides}
+    if asked.get("learn") and len(codes) > 1:
+        raise UserFault(
+            "learn: the two checkouts hold different code, so they are no equals; allowed: the same code twice"
+        )
+
+
+def learnt(asked: Asked, ratios: Ratios) -> str:
+    """With `learn=`, keep what pairs of equals differ by; what was learned, in words."""
+    path = asked.get("learn")
+    if path is None:
+        return ""
+    session = noise.of_pairs(ratios, machine()["id"])
+    noise.learn(Path(path), session)
+    return f"; {noise.told(Path(path), session)}"
 
 
 @contextmanager
