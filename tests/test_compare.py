@@ -41,7 +41,7 @@ def test_any_increase_of_a_count_is_a_regression_by_name(
     one = found(tmp_path, changed("lora", edit))
     assert one.code == 1
     assert [(f.cell, f.figure, f.before, f.after) for f in one.findings] == [(LORA, figure, before, after)]
-    assert f"{figure} of {LORA}" in one.verdict() and one.verdict().startswith("REGRESSION: 1 figures got worse")
+    assert f"{figure} of {LORA}" in one.verdict() and one.verdict().startswith("REGRESSION: 1 figure got worse")
 
 
 def test_a_decrease_is_an_improvement(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_figure_that_is_gone_guards_nothing(tmp_path: Path) -> None:
     unasked = Predicted(reason="not predicted: predict=false")
     one = found(tmp_path / "c", changed("lora", lambda r: r.model_copy(update={"predicted": unasked})))
     assert one.code == 0
-    assert "predicted bytes are not gated in 1 cells of new: not predicted: predict=false" in one.remarks
+    assert "predicted bytes are not gated in 1 cell of new: not predicted: predict=false" in one.remarks
     base = write_run(tmp_path / "d", Fake(**SMALL))
     one = compare(read_side(str(base)), read_side(str(base)))
     assert one.remarks == ["predicted bytes are not gated in 2 cells of base: no reason was recorded"]
@@ -99,7 +99,7 @@ def test_what_the_base_did_not_measure_is_told(tmp_path: Path) -> None:
     new = write_run(tmp_path / "new", Fake(**{**SMALL, "edit": full}))
     one = compare(read_side(str(base)), read_side(str(new)))
     assert one.code == 0 and one.remarks == [
-        "forwards an item are not gated in 1 cells: the base's records do not hold them"
+        "forwards an item are not gated in 1 cell: the base's records do not hold them"
     ]
 
 

@@ -82,7 +82,7 @@ def test_the_same_code_passes_and_teaches_the_floor(tmp_path: Path, capsys: pyte
     [session] = json.loads(floors.read_text())["sessions"]
     assert session["how"] == "pairs" and session["of"] == 4
     assert set(session["means"]) == {f"{p} seconds{t}" for p in ("adapt", "predict") for t in ("", " a token")}
-    assert "no regression in 1 cells" in capsys.readouterr().out
+    assert "no regression in 1 cell" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("here")

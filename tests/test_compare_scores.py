@@ -133,4 +133,4 @@ def test_label_scores_that_moved_are_told(tmp_path: Path) -> None:
     answer(new, "lora", lambda table: table.update(score_0=(np.array(table["score_0"]) + 0.25).tolist()))
     one = compare(read_side(str(base)), read_side(str(new)))
     assert one.code == 0
-    assert one.remarks == [f"label scores moved in 1 cells whose answers stand, by at most 0.25 ({LORA})"]
+    assert one.remarks == [f"label scores moved in 1 cell whose answers stand, by at most 0.25 ({LORA})"]

@@ -29,7 +29,7 @@ def test_a_baseline_file_holds_what_the_gate_needs_and_nothing_of_the_machine(
     assert main(["compare", str(file), str(base)]) == 0
     assert "speed: not gated: a baseline file holds no times" in capsys.readouterr().out
     assert main(["compare", str(file), str(new)]) == 1
-    assert f"REGRESSION: 1 figures got worse: adapt: flops of {LORA}" in capsys.readouterr().out
+    assert f"REGRESSION: 1 figure got worse: adapt: flops of {LORA}" in capsys.readouterr().out
     again = tmp_path / "again.json"
     assert main(["compare", str(file), f"keep={again}"]) == 0 and again.read_text() == text
 
@@ -38,7 +38,7 @@ def test_a_selection_compares_less(tmp_path: Path, capsys: pytest.CaptureFixture
     base, new = runs(tmp_path, changed("lora", phase("adapt", flops=4.2e12)))
     assert main(["compare", str(base), str(new), "strategies=zero_shot", "tasks=sst2"]) == 0
     printed = capsys.readouterr().out
-    assert "only tasks=sst2 strategies=zero_shot were compared" in printed and "no regression in 1 cells" in printed
+    assert "only tasks=sst2 strategies=zero_shot were compared" in printed and "no regression in 1 cell" in printed
 
 
 def test_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_json_and_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert [f["figure"] for f in told["improvements"]] == ["adapt: tokens"]
     assert [one["figure"] for one in told["speed"]["runs"]] == ["adapt seconds a token", "predict seconds a token"]
     text = page.read_text()
-    assert text.startswith(f"## ❌ REGRESSION: 1 figures got worse: adapt: flops of {LORA}\n")
+    assert text.startswith(f"## ❌ REGRESSION: 1 figure got worse: adapt: flops of {LORA}\n")
     assert f"| {LORA} | adapt: flops | 4,100,000,000,000 | 4,200,000,000,000 | +2.44% |  |" in text
     assert "<details><summary>better: 1</summary>" in text
     assert main(["compare", str(base), str(base), "--markdown", str(page)]) == 0

@@ -112,7 +112,7 @@ def test_floors_are_of_this_machine_and_way(tmp_path: Path) -> None:
     noise.learn(path, session)
     known = noise.known(str(path), "pairs", "me")
     assert known.learned and known.floors[STEP] == pytest.approx(0.2) and known.floors["predict seconds"] == 0.05
-    assert "learned from 2 times equals" in known.says
+    assert "learned from 2 comparisons of equals" in known.says
     for how, machine in (("runs", "me"), ("pairs", "other")):
         other = noise.known(str(path), how, machine)  # type: ignore[arg-type]
         assert not other.learned and other.floors == FLOORS and "holds nothing of" in other.says
@@ -240,7 +240,7 @@ def test_what_is_slower_is_measured_again_once(
     once = staticmethod(lambda key, repeat: 1.5 if key == "new_code" and 0 < repeat <= 3 else 1.0)
     monkeypatch.setattr(Played, "factors", once)
     assert main(CODE) == 0
-    assert "2 cells that seemed slower were measured again in as many fresh pairs" in capsys.readouterr().out
+    assert "measured again in as many fresh pairs, for they seemed slower: 2 cells" in capsys.readouterr().out
     assert max(repeat for _, repeat in played) == 6
 
 
@@ -254,7 +254,10 @@ def test_pairs_of_equals_teach_the_floor_and_a_floor_excuses(
     monkeypatch.setattr(Played, "factors", staticmethod(lambda key, repeat: 1.15 if key == "new_code" else 1.0))
     assert main(CODE) == 1
     assert main([*CODE, f"floors={floors}"]) == 0
-    assert f"floors of {floors}, learned from 1 times equals: adapt seconds a token x1.20" in capsys.readouterr().out
+    assert (
+        f"floors of {floors}, learned from 1 comparison of equals: adapt seconds a token x1.20"
+        in capsys.readouterr().out
+    )
 
 
 def test_only_equals_teach(

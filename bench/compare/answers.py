@@ -21,6 +21,7 @@ from bench.compare.matching import CAPS, Match
 from bench.compare.sides import Seen
 from bench.records import NEAR_TIE
 from bench.report.collect import CellView
+from bench.report.format import count
 from bench.report.predictions import Unusable, positive_of
 from bench.stats.contamination import paired
 from bench.stats.pairs import holm, jackknife_variance
@@ -63,7 +64,9 @@ def compared(pairs: list[Match]) -> tuple[list[Finding], list[str]]:
             findings += untested(pair)
     if moved:
         by, where = max(moved)
-        remarks.append(f"label scores moved in {len(moved)} cells whose answers stand, by at most {by:.2g} ({where})")
+        remarks.append(
+            f"label scores moved in {count(len(moved), 'cell')} whose answers stand, by at most {by:.2g} ({where})"
+        )
     tested = [drop(members) for members in groups.values()]
     adjusted = holm([one.p for one in tested]) if tested else np.zeros(0)
     return findings + [judged(one, float(p), len(tested)) for one, p in zip(tested, adjusted, strict=True)
@@ -72,7 +75,7 @@ def compared(pairs: list[Match]) -> tuple[list[Finding], list[str]]:
 
 def judged(one: Drop, p: float, of: int) -> Finding:
     """What is said of a score that is not what it was."""
-    words = f"{one.test}, p = {one.p:.2g}, {p:.2g} after Holm over {of} tests"
+    words = f"{one.test}, p = {one.p:.2g}, {p:.2g} after Holm over {count(of, 'test')}"
     if one.after > one.before:
         return Finding("improvement", "score", one.name, one.metric, one.before, one.after, "on the same items")
     kind = "regression" if p < LEVEL else "told"

@@ -12,6 +12,7 @@ from bench.compare.matching import match
 from bench.compare.sides import Seen, Side, read_side
 from bench.compare.whole import Comparison, compare, with_spread
 from bench.errors import UserFault, unknown
+from bench.report.format import count
 from bench.store import write_atomically
 
 FIELDS = {"models": "model", "tasks": "task", "strategies": "strategy"}
@@ -63,7 +64,7 @@ def kept(asked: Asked) -> str:
     side = replace(side, cells=[cell for cell in side.cells if wanted(cell, asked)])
     selection(asked, [side])
     size = keep(side, path)
-    return f"kept: {len(side.cells)} cells in {path}, {size / 1024:.0f} KiB"
+    return f"kept: {count(len(side.cells), 'cell')} in {path}, {size / 1024:.0f} KiB"
 
 
 def learned(asked: Asked) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bench.compare.finding import Finding
 from bench.compare.matching import Match
 from bench.records import Phase, Result
+from bench.report.format import count
 
 PHASE_COSTS = ("flops", "recomputed_flops", "tokens", "padded_tokens", "peak_allocated_bytes")
 """Of a phase; allocated bytes are of CUDA's allocator, which asks for the same blocks every time."""
@@ -106,7 +107,7 @@ def unpredicted(pairs: list[Match]) -> list[str]:
             and not (both[ours].reason or "").startswith("unsupported")
         ]  # fmt: skip
         for reason in dict.fromkeys(reasons):
-            lines.append(f"predicted bytes are not gated in {reasons.count(reason)} cells of {side}: {reason}")
+            lines.append(f"predicted bytes are not gated in {count(reasons.count(reason), 'cell')} of {side}: {reason}")
     return lines
 
 
@@ -115,4 +116,8 @@ def earlier_records(pairs: list[Match]) -> str | None:
     left = [p for p in pairs if p.base.ok and p.base.result and p.new.result
             and any(getattr(one, "forwards", None) is None and one.examples for one in p.base.result.phases.values())
             and any(one.forwards for one in p.new.result.phases.values())]  # fmt: skip
-    return f"forwards an item are not gated in {len(left)} cells: the base's records do not hold them" if left else None
+    return (
+        f"forwards an item are not gated in {count(len(left), 'cell')}: the base's records do not hold them"
+        if left
+        else None
+    )

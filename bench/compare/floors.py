@@ -17,6 +17,7 @@ from bench.compare.sides import Side
 from bench.compare.speed import FEWEST_PAIRS, FIGURES, Ratios, spreads
 from bench.errors import UserFault
 from bench.records import Record
+from bench.report.format import count
 from bench.store import write_atomically
 
 DEFAULT = 0.05
@@ -80,7 +81,7 @@ def known(path: str | None, how: Literal["pairs", "runs"], machine: str | None) 
         seen = [mean for session in sessions for mean in session.means.get(figure, [])]
         found[figure] = floor(seen, how) if seen else DEFAULT
     shown = ", ".join(f"{figure} x{math.exp(value):.2f}" for figure, value in found.items())
-    return Known(found, f"floors of {path}, learned from {len(sessions)} times equals: {shown}", True)
+    return Known(found, f"floors of {path}, learned from {count(len(sessions), 'comparison')} of equals: {shown}", True)
 
 
 def read(path: Path) -> Floors:

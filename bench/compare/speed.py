@@ -19,6 +19,7 @@ from scipy import stats
 from bench.compare.finding import Finding
 from bench.compare.matching import Match
 from bench.records import Phase, Result
+from bench.report.format import count
 from bench.stats.pairs import holm
 
 LEVEL = 0.05
@@ -147,7 +148,7 @@ class Spread:
         """In words."""
         how = "" if self.timed else " (too few steps to leave the warm-up out)"
         return (
-            f"{self.figure}: x{self.median:.2f} in the median of {self.cells} cells, half of them between "
+            f"{self.figure}: x{self.median:.2f} in the median of {count(self.cells, 'cell')}, half of them between "
             f"x{self.low:.2f} and x{self.high:.2f}{how}"
         )
 

@@ -14,6 +14,7 @@ from bench.compare.floors import Known
 from bench.compare.matching import Match, Matched, match
 from bench.compare.sides import Side
 from bench.compare.speed import Paced, Spread, spreads
+from bench.report.format import count
 
 BROKEN = ("error", "interrupted", "damaged", "not_run")
 """How a cell may end without an outcome of its own."""
@@ -54,7 +55,7 @@ class Comparison:
         if not worse:
             better = len(self.of("improvement"))
             more = f", {better} better" if better else ""
-            return f"no regression in {self.cells} cells{more}"
+            return f"no regression in {count(self.cells, 'cell')}{more}"
         seen: Counter[str] = Counter()
         rank = {}
         for one in worse:  # the first of every gate before the second of any: no kind of fault hides behind another
@@ -62,7 +63,7 @@ class Comparison:
             seen[one.gate] += 1
         figures = list(dict.fromkeys(f"{one.figure} of {one.cell}" for one in sorted(worse, key=lambda one: rank[one])))
         rest = f" and {len(figures) - 3} more" if len(figures) > 3 else ""
-        return f"REGRESSION: {len(figures)} figures got worse: {'; '.join(figures[:3])}{rest}"
+        return f"REGRESSION: {count(len(figures), 'figure')} got worse: {'; '.join(figures[:3])}{rest}"
 
 
 def compare(base: Side, new: Side, selected: Sequence[str] = ()) -> Comparison:

@@ -18,6 +18,7 @@ from bench.errors import UserFault
 from bench.measure.environment import machine
 from bench.paired.checkout import Checkout
 from bench.records import Result
+from bench.report.format import count
 from bench.store import read_result
 
 Say = Callable[[str], None]
@@ -64,7 +65,7 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
         paced = judged(ratios, known.floors)
         again = suspects(paced, turns)
         if again:
-            say(f"slower in {len(again)} cells: measured once more in fresh pairs")
+            say(f"slower in {count(len(again), 'cell')}: measured once more in fresh pairs")
             fresh = gathered(pairs(base, new, again, range(asked.pairs + 1, 2 * asked.pairs + 1), say))
             paced = confirmed(paced, fresh, known.floors)
     if not paced:
@@ -72,7 +73,7 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
     worse = [one.finding(rerun=True) for one in paced if one.slower]
     words = f"speed: {asked.pairs} pairs a cell in turn, {len(paced)} figures, {known.says}{learned}"
     if again:
-        words += f"; {len(again)} cells that seemed slower were measured again in as many fresh pairs"
+        words += f"; measured again in as many fresh pairs, for they seemed slower: {count(len(again), 'cell')}"
     return replace(found, findings=[*found.findings, *worse], paced=paced, speed=words)
 
 
