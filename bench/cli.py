@@ -198,6 +198,53 @@ def selftest(tokens: Tokens = None, as_json: Json = False) -> None:
     raise typer.Exit(code)
 
 
+@app.command(context_settings=LOOSE)
+def compare(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BASE NEW | base_code=DIR new_code=DIR [KEY=VALUE]...", help="runs, or two checkouts"),
+    ] = None,
+    as_json: Json = False,
+    markdown: Annotated[str | None, typer.Option("--markdown", metavar="FILE", help="also for a pull request")] = None,
+) -> None:
+    """Gate a change: counts exactly, scores by a test, speed in pairs; exit code 1 where something got worse."""
+    from bench.compare import command, show
+    from bench.compare.asked import read
+
+    asked = read(words or [])
+    if not asked.code and (asked.get("keep") or asked.get("learn")):
+        print(command.kept(asked) if asked.get("keep") else command.learned(asked))
+        return
+    if asked.code:
+        from bench.paired.measure import measured
+
+        with saying(as_json) as say:
+            found = measured(asked, say)
+    else:
+        found = command.recorded(asked)
+    if markdown is not None:
+        command.written(markdown, show.markdown(found))
+    if as_json:
+        print(json.dumps(show.as_json(found), indent=1, default=str))
+        raise typer.Exit(found.code)
+    for table in show.tables(found):
+        out().print(table)
+    for line in show.lines(found):
+        print(line)
+    raise typer.Exit(found.code)
+
+
+@contextmanager
+def saying(silent: bool) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done; nothing where it is no terminal."""
+    console = Console(file=sys.stderr)
+    if silent or not console.is_terminal:
+        yield lambda line: None
+        return
+    with console.status("starting both checkouts") as status:
+        yield lambda line: status.update(line)
+
+
 @contextmanager
 def working(silent: bool, words: str) -> Iterator[None]:
     """A line on standard error while something takes long; nothing where it is no terminal."""

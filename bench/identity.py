@@ -20,7 +20,17 @@ NUMERICS = 3
 """Version number of our numerics: raised when a change of ours changes results on purpose."""
 
 # Parts of the package that only show, list or launch: changing them cannot change a number in a record.
-PRESENTATION = ("report", "selftest", "cli.py", "live.py", "doctor.py", "listing.py", "__main__.py")
+PRESENTATION = (
+    "report",
+    "compare",
+    "paired",
+    "selftest",
+    "cli.py",
+    "live.py",
+    "doctor.py",
+    "listing.py",
+    "__main__.py",
+)
 
 
 def digest(data: Any, length: int = 64) -> str:

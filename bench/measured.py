@@ -60,6 +60,9 @@ class Phase(Record):
     """Optimizer steps taken, or batches scored."""
     examples: int | None = None
     """Rows forwarded, repeats counted."""
+    forwards: int | None = None
+    """Rows through the model: one an item where every label's word is one token, else one a label; what is asked before
+    a step or written token by token counts every time."""
     tokens: int | None = None
     """Real (non-padding) tokens forwarded."""
     padded_tokens: int | None = None

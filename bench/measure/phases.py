@@ -63,6 +63,7 @@ def metered(meter: Meter) -> dict[str, Any]:
         "step_seconds": meter.seconds,
         "steps": len(meter.steps),
         "examples": meter.examples,
+        "forwards": meter.rows,
         "tokens": meter.tokens,
         "padded_tokens": meter.padded_tokens,
         "tokens_per_second": meter.throughput(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,22 +78,29 @@ def read_predictions(path: Path) -> Items:
     if not path.is_file():
         raise Unusable("its predictions are missing")
     table = pq.ParquetFile(path).read()
-    there = table.column_names
-    kept = next((names for names in (OVERLAPS, SPANS) if set(names) <= set(there)), ())
-    rows = table["row"].to_numpy().astype(np.int64)
+    return items_of({name: table[name].to_numpy() for name in table.column_names})
+
+
+def items_of(columns: Mapping[str, NDArray[Any]]) -> Items:
+    """The columns of a `predictions.parquet`, each (n,), as items.
+
+    Raises `KeyError` for a column that is not there, `ValueError` for what cannot be used.
+    """
+    kept = next((names for names in (OVERLAPS, SPANS) if set(names) <= set(columns)), ())
+    rows = columns["row"].astype(np.int64)
     if rows.size == 0 or np.unique(rows).size != rows.size:
         raise Unusable("its predictions have no rows or a row twice")
     order = np.argsort(rows)
 
     def column(name: str) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = table[name].to_numpy()[order].astype(np.int64)
+        found: NDArray[np.int64] = columns[name][order].astype(np.int64)
         return found
 
-    clusters = column("cluster") if "cluster" in there else None
+    clusters = column("cluster") if "cluster" in columns else None
     if not kept:
         return Items(rows[order], column("label"), column("predicted"), clusters)
     given = column("gold") if "gold" in kept else np.zeros(rows.size, np.int64)
-    numbers = {name: table[name].to_numpy()[order].astype(np.float64) for name in kept}
+    numbers = {name: columns[name][order].astype(np.float64) for name in kept}
     return Items(rows[order], given, np.full(rows.size, -1), clusters, numbers)
 
 

@@ -1,0 +1,123 @@
+"""The exact gate: what was counted is the same on any quiet or busy machine, so any increase is a regression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.compare.finding import Finding
+from bench.compare.matching import Match
+from bench.records import Phase, Result
+from bench.report.format import count
+
+PHASE_COSTS = ("flops", "recomputed_flops", "tokens", "padded_tokens", "peak_allocated_bytes")
+"""Of a phase; allocated bytes are of CUDA's allocator, which asks for the same blocks every time."""
+SAME = "the same work was asked for, so this figure must not change at all"
+ABSENT = "it is not measured any more, so nothing guards it"
+NOT_ASKED = "not predicted: predict=false"
+
+Figures = dict[str, float | None]
+
+
+def costs(result: Result) -> Figures:
+    """Figures of which less is better, by name."""
+    found: Figures = {}
+    known = result.predicted
+    found["predicted peak bytes"] = known.peak_bytes
+    found |= {f"predicted peak bytes, {name}": phase.peak_bytes for name, phase in known.phases.items()}
+    found["predicted FLOPs"] = known.flops
+    if result.parameters is not None:
+        found["stored bytes"] = result.parameters.stored_bytes
+        found["created parameters"] = result.parameters.created
+    for name, phase in result.phases.items():
+        if open_ended(result) and name != "predict":
+            continue  # how many steps a budget of seconds holds is the machine's business
+        found |= {f"{name}: {figure}": getattr(phase, figure) for figure in PHASE_COSTS}
+        found[f"{name}: forwards an item"] = forwards(phase, result if name == "predict" else None)
+    return found
+
+
+def work(result: Result) -> dict[str, float | str | None]:
+    """Figures that must be equal: what was read, trained and scored."""
+    found: dict[str, float | str | None] = {}
+    if result.parameters is not None:
+        found["trainable parameters"] = result.parameters.trainable
+    if result.used is not None:
+        found["labels"] = result.used.labels
+        found["source labels"] = result.used.source_labels
+        found["ended by"] = result.used.ended_by
+    if not open_ended(result) and (adapt := result.phases.get("adapt")) is not None:
+        found["adapt: steps"], found["adapt: examples"] = adapt.steps, adapt.examples
+    for metric, score in (result.scores or {}).items():
+        if metric == result.cell.metric:
+            found["test items"] = score.n
+    return found
+
+
+def forwards(phase: Phase, scored: Result | None) -> float | None:
+    """Rows through the model an item: an item is a test item, or an example of the phase."""
+    score = (scored.scores or {}).get(scored.cell.metric) if scored is not None else None
+    items = score.n if score is not None else phase.examples
+    return None if phase.forwards is None or not items else phase.forwards / items
+
+
+def open_ended(result: Result) -> bool:
+    """Whether its budget is one of seconds, so that what it does depends on how fast it is."""
+    return result.cell.budget.get("train_seconds") is not None
+
+
+def exact(pair: Match) -> Iterator[Finding]:
+    """What changed among the counts of one cell. Predictions are compared whatever became of the cell."""
+    base, new = pair.base.result, pair.new.result
+    if base is None or new is None:
+        return
+    before, after = costs(base), costs(new)
+    if not (pair.base.ok and pair.new.ok):
+        known = {k for k, v in after.items() if k.startswith("predicted") and v is not None}
+        before = {k: v for k, v in before.items() if k in known}  # why the rest is missing, the outcome says
+    for figure in before:
+        yield from less_is_better(pair.name, figure, before[figure], after.get(figure), new)
+    if pair.base.ok and pair.new.ok:
+        here = work(new)
+        for figure, value in work(base).items():
+            if value is not None and here.get(figure) != value:
+                yield Finding("regression", "count", pair.name, figure, value, here.get(figure), SAME)
+
+
+def less_is_better(name: str, figure: str, before: float | None, after: float | None, new: Result) -> Iterator[Finding]:
+    """The finding of one figure, if it changed. Where it was not measured before there is nothing to compare with."""
+    if before is None or before == after:
+        return
+    if after is not None:
+        kind = "regression" if after > before else "improvement"
+        yield Finding(kind, "count", name, figure, before, after)  # type: ignore[arg-type]
+    elif not figure.startswith("predicted"):
+        yield Finding("regression", "count", name, figure, before, None, ABSENT)
+    elif figure == "predicted peak bytes" and new.predicted.reason != NOT_ASKED:
+        yield Finding("regression", "count", name, figure, before, None, new.predicted.reason or ABSENT)
+
+
+def unpredicted(pairs: list[Match]) -> list[str]:
+    """Lines on cells whose memory nothing guards, because one side, or both, were not predicted."""
+    lines = []
+    known = [(p.base.result.predicted, p.new.result.predicted) for p in pairs if p.base.result and p.new.result]
+    for side, ours in (("base", 0), ("new", 1)):
+        reasons = [
+            both[ours].reason or "no reason was recorded" for both in known
+            if both[ours].peak_bytes is None and (ours == 0 or both[0].peak_bytes is not None)
+            and not (both[ours].reason or "").startswith("unsupported")
+        ]  # fmt: skip
+        for reason in dict.fromkeys(reasons):
+            lines.append(f"predicted bytes are not gated in {count(reasons.count(reason), 'cell')} of {side}: {reason}")
+    return lines
+
+
+def earlier_records(pairs: list[Match]) -> str | None:
+    """A line where the base's records are from before forwards were counted."""
+    left = [p for p in pairs if p.base.ok and p.base.result and p.new.result
+            and any(getattr(one, "forwards", None) is None and one.examples for one in p.base.result.phases.values())
+            and any(one.forwards for one in p.new.result.phases.values())]  # fmt: skip
+    return (
+        f"forwards an item are not gated in {count(len(left), 'cell')}: the base's records do not hold them"
+        if left
+        else None
+    )

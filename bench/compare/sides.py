@@ -1,0 +1,158 @@
+"""One side of a comparison: the cells of a run folder, or of a baseline file made from one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from bench.errors import UserFault
+from bench.records import CellInfo, Record, Result
+from bench.report.collect import CellView, collect
+from bench.report.predictions import DAMAGED, Items, items_of
+
+BASELINE_VERSION = 1
+
+
+class KeptCell(Record):
+    """A cell in a baseline: its record without what belongs to a machine, and its predictions."""
+
+    result: Result
+    predictions: dict[str, list[float]] | None = None
+    """Columns of predictions.parquet; None where the cell has none."""
+
+
+class Baseline(Record):
+    """A run in one file, to be committed."""
+
+    baseline_version: int = BASELINE_VERSION
+    run: str
+    planned: list[CellInfo] = Field(default_factory=list)
+    """Cells that were planned and have no readable record."""
+    cells: list[KeptCell]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One cell of a side. `status` is that of its record, or `not_run`, or `damaged`."""
+
+    info: CellInfo
+    status: str
+    reason: str | None = None
+    result: Result | None = None
+    items: Items | None = None
+    """What it answered; None where there is nothing readable."""
+    scores: NDArray[np.floating] | None = None
+    """Score of every label, (items, labels), in the order of `items`; None where answers are no labels."""
+    columns: Mapping[str, list[float]] = field(default_factory=dict)
+    """Its predictions as they were read."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it has figures to compare."""
+        return self.status == "ok" and self.result is not None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run."""
+
+    name: str
+    cells: list[Seen]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Machine and versions of its first record; empty where it has none."""
+        return next((cell.result.environment for cell in self.cells if cell.result is not None), {})
+
+    def differing(self, key: str) -> bool:
+        """Whether its records differ in a part of their environment."""
+        return len({json.dumps(c.result.environment.get(key), sort_keys=True) for c in self.cells if c.result}) > 1
+
+
+def read_side(name: str, results_dir: str = "results") -> Side:
+    """A run by its folder, by its name below `results_dir`, or a baseline file (.json).
+
+    Raises `UserFault` where there is none, or nothing in it can be read.
+    """
+    if name.endswith(".json"):
+        return read_baseline(Path(name))
+    for folder in (Path(name), Path(results_dir) / name):
+        if (folder / "plan.json").is_file():
+            side = Side(name, [seen(view) for view in views(folder)])
+            if not side.cells:
+                raise UserFault(f"{folder}: its plan holds no cell")
+            return side
+    there = Path(results_dir)
+    runs = sorted(path.parent.name for path in there.glob("*/plan.json")) if there.is_dir() else []
+    raise UserFault(
+        f"no run '{name}': got neither a folder with a plan.json nor a run below {results_dir}; "
+        f"allowed: a run's folder, a baseline .json, or one of: {', '.join(runs) or 'no run is there'}"
+    )
+
+
+def views(folder: Path) -> list[CellView]:
+    """All planned cells in the plan's order: those in tables, of other engines, and planted ones."""
+    run = collect(folder)
+    order = {info.id: i for i, info in enumerate(run.plan.cells)}
+    return sorted([*run.cells, *run.engines, *run.planted], key=lambda view: order[view.info.id])
+
+
+def seen(view: CellView) -> Seen:
+    """A cell with its predictions."""
+    path = view.folder / "predictions.parquet"
+    columns: dict[str, list[float]] = {}
+    if view.status == "ok" and path.is_file():
+        try:
+            columns = pq.ParquetFile(path).read().to_pydict()
+        except DAMAGED:
+            columns = {}
+    return with_answers(Seen(view.info, view.status, view.reason, view.result), columns)
+
+
+def with_answers(cell: Seen, columns: Mapping[str, list[float]]) -> Seen:
+    """The cell with its predictions as arrays; as it was where they cannot be used."""
+    try:
+        arrays = {name: np.asarray(values) for name, values in columns.items()}
+        items = items_of(arrays)
+    except DAMAGED:
+        return cell
+    order = np.argsort(arrays["row"].astype(np.int64))
+    names = [name for name in arrays if name.startswith("score_")]
+    scores = np.stack([arrays[name][order] for name in names], axis=1).astype(float) if names else None
+    return Seen(cell.info, cell.status, cell.reason, cell.result, items, scores, columns)
+
+
+def read_baseline(path: Path) -> Side:
+    """A baseline file. Raises `UserFault` where it is missing, damaged, or of another version."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserFault(f"cannot read the baseline {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserFault(f"{path} is no baseline: not JSON ({error}); allowed: a file written by keep=FILE") from None
+    version = raw.get("baseline_version") if isinstance(raw, dict) else None
+    if version != BASELINE_VERSION:
+        raise UserFault(f"{path} is no baseline: baseline_version {version!r}, this version reads {BASELINE_VERSION}")
+    try:
+        kept = Baseline.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserFault(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    cells = [from_kept(cell) for cell in kept.cells]
+    return Side(str(path), [*cells, *(Seen(info, "not_run", "not run yet") for info in kept.planned)])
+
+
+def from_kept(kept: KeptCell) -> Seen:
+    """A cell of a baseline."""
+    outcome = kept.result.outcome
+    return with_answers(
+        Seen(kept.result.cell, outcome.status.value, outcome.reason, kept.result), kept.predictions or {}
+    )
