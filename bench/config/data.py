@@ -31,8 +31,8 @@ class DataRef(Frozen):
         None, min_length=1, description="a task of lm-eval: its name, or a .yaml file or folder of one's own"
     )
     shots: int | None = Field(
-        None, ge=0, description="with lm_eval: demonstrations that lm-eval itself puts before every question; by default "
-        "as many as its file says"
+        None, ge=0, description="with lm_eval: demonstrations that lm-eval itself puts before every question; by "
+        "default as many as its file says"
     )  # fmt: skip
 
     @model_validator(mode="after")

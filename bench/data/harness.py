@@ -78,7 +78,9 @@ def _spec(given: str) -> str:
     if not (given.endswith((".yaml", ".yml")) or "/" in given or path.is_dir()):
         return given
     if not path.exists():
-        raise UserFault(f"there is no file or folder '{given}'; allowed: one that is there, or a name that lm-eval knows")
+        raise UserFault(
+            f"there is no file or folder '{given}'; allowed: one that is there, or a name that lm-eval knows"
+        )
     return str(path.resolve())
 
 

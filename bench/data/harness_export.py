@@ -1,4 +1,4 @@
-"""`python -m bench.data.harness_export`: a task of lm-eval becomes rows, by lm-eval's own code, in a process of its own.
+"""`python -m bench.data.harness_export`: a task of lm-eval becomes rows, by its own code, in a process of its own.
 
 Prompts and options are those that lm-eval would ask a model with (`Task.build_all_requests` of lm-eval 0.4): they are
 cut into what stands before every question, the question, and the options, which joined are its strings to the letter.
@@ -52,7 +52,8 @@ def export(order: dict[str, Any], out: Path) -> None:
     measures = asked(task)
     told = Harness(
         task=task.task_name, version=order["version"], shots=shots, delimiter=task.config.target_delimiter,
-        task_version=None if task.VERSION in (None, "Yaml") else str(task.VERSION), between=between(task), shared=shared,
+        task_version=None if task.VERSION in (None, "Yaml") else str(task.VERSION), between=between(task),
+        shared=shared,
         measures=[one for name in measures if (one := MEASURED.get(name))],
         left_out=[name for name in measures if name not in MEASURED],
     )  # fmt: skip
@@ -193,7 +194,9 @@ def inputs(spec: str, task: Any) -> Iterator[tuple[str, int, int]]:
     files = [*of_yaml(Path(str((config.metadata or {}).get("config_source", ""))))] if Path(spec).is_absolute() else []
     for text in texts_in([config.dataset_path, config.dataset_kwargs or {}]):
         for found in sorted(glob.glob(text)):
-            files += [p for p in sorted(Path(found).rglob("*")) if p.is_file()] if Path(found).is_dir() else [Path(found)]
+            files += (
+                [p for p in sorted(Path(found).rglob("*")) if p.is_file()] if Path(found).is_dir() else [Path(found)]
+            )
     for path in dict.fromkeys(path.resolve() for path in files if path.is_file()):
         yield str(path), path.stat().st_size, path.stat().st_mtime_ns
 

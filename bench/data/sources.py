@@ -30,8 +30,8 @@ HELD_OUT = ":held out:"
 
 @dataclass(frozen=True)
 class Located:
-    """A task's files: `source` (mirror, hub, sample, path, lm_eval or what `Task.data.made` says), split base name -> its files
-    in order (and those of other wordings under `PAIRS`, held-out texts under `HELD_OUT`), digest.
+    """A task's files: `source` (mirror, hub, sample, path, lm_eval or what `Task.data.made` says), split base name ->
+    its files in order (and those of other wordings under `PAIRS`, held-out texts under `HELD_OUT`), digest.
 
     In a sample every split lies in the same file, its rows told apart by their `split` key. `fingerprint` is
     `sha256:<hex>` over the split names and the bytes of the needed files.
