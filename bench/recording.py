@@ -102,7 +102,7 @@ class Recorder:
         found = {
             m: score(m, test.labels, predicted, positive=positive, clusters=clusters, constant=known) for m in metrics
         }
-        return found if task.harness is None else measures(scores, test, task) | found
+        return {**found} if task.harness is None else {**measures(scores, test, task), **found}
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""

@@ -36,7 +36,7 @@ description: "Questions about things.\\n\\n"
 doc_to_text: "Question: {{{{asked}}}}\\nAnswer: "
 doc_to_target: right
 doc_to_choice: offered
-metric_list: [{{metric: acc}}, {{metric: acc_norm}}, {{metric: acc_bytes}}, {{metric: brier_score}}]
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}, {{metric: acc_bytes}}, {{metric: exact_match}}]
 metadata: {{version: 2.5}}
 """
 TICKETS = """

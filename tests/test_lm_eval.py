@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_rows_are_lm_evals_to_the_letter(cached: Path) -> None:
     assert rows.test.labels == [i % 3 for i in range(14)] and rows.test.index == list(range(14))
     said = task.harness
     assert (said.task, said.shots, said.delimiter, said.between, said.task_version) == ("quiz", 0, " ", "\n\n", "2.5")
-    assert said.measures == ["acc_norm", "acc_bytes"] and said.left_out == ["brier_score"]
+    assert said.measures == ["acc_norm", "acc_bytes"] and said.left_out == ["exact_match"]
 
 
 @needs_lm_eval
@@ -199,8 +200,8 @@ GENERATING = "output_type: generate_until"
         ("doc_to_target: right", "doc_to_target: [0, 1]", "row 0 has several right options; allowed: one"),
         (
             "doc_to_target: right",
-            "doc_to_target: '7'",
-            "row 0 has no right option among its 3; allowed: labels that are known",
+            "doc_to_target: '{{right * 5}}'",
+            "row 1 has no right option among its 4; allowed: labels that are known",
         ),
         ("quiz-test.jsonl", "quiz-absent.jsonl", "lm-eval cannot read it in "),
         (
@@ -208,7 +209,11 @@ GENERATING = "output_type: generate_until"
             "num_fewshot: 0",
             "its file says num_fewshot: 0, which lm-eval keeps to; got shots=2",
         ),
-        ("doc_to_choice: offered", "doc_to_choice: ['one']", "its rows have 1 options; allowed: two at least"),
+        (
+            "doc_to_target: right\ndoc_to_choice: offered",
+            "doc_to_target: 0\ndoc_to_choice: ['one']",
+            "its rows have 1 options; allowed: two at least",
+        ),
     ],
 )
 def test_fault_for_a_task_that_cannot_be_scored(cached: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -332,7 +337,7 @@ def test_scoring_reads_what_the_model_can_and_training_what_the_cell_may(cached:
 # ---- strategies
 
 
-WORK = ("zero_shot", "few_shot", "frozen", "lora", "full", "bitfit", "prompt_tuning")
+WORK = ("zero_shot", "few_shot", "frozen", "lora", "full", "prompt_tuning", "layernorm")
 
 
 @needs_lm_eval
@@ -418,10 +423,11 @@ def test_a_cell_and_its_record(cached: Path, tmp_path: Path) -> None:
     assert all(score.low <= score.value <= score.high and score.n == 14 for score in record.scores.values())
     version = importlib.metadata.version("lm_eval")
     assert (
-        f"prompts and options as lm-eval {version} writes quiz (version 2.5); of its metrics brier_score is not measured"
+        f"prompts and options as lm-eval {version} writes quiz (version 2.5); of its metrics exact_match is not measured"
         in record.notes
     )
-    assert record.used.labels == 8 and record.data.labels == ["A", "B", "C", "D"] and record.data.truncated == 0
+    assert record.used.labels == 8 and record.data.labels == ["A", "B", "C", "D"]
+    assert record.data.truncated == 8, "training rows, which keep to the cell's sequence"
 
 
 @needs_lm_eval
@@ -431,3 +437,30 @@ def test_what_lm_eval_says_is_part_of_the_data_and_not_of_the_task(cached: Path)
     settings = DataSettings()
     assert locate("q", plain, "path", settings).fingerprint != locate("q", shown, "path", settings).fingerprint
     assert json.loads((harness.exported("q", plain, settings) / "task.json").read_text())["harness"]["shots"] == 0
+
+
+# ---- real data
+
+
+MIRROR = os.environ.get("BENCH_MIRROR")
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks" / "lm_eval"
+
+
+@needs_lm_eval
+@pytest.mark.skipif(not MIRROR, reason="no mirror of real data (BENCH_MIRROR)")
+@pytest.mark.parametrize("name", ["sst2", "boolq", "mmlu_anatomy"])
+def test_real_tasks_agree_item_by_item(cached: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The task files of `benchmarks/lm_eval` on the mirror's data: the same items through both harnesses."""
+    assert MIRROR is not None
+    settings = DataSettings(mirror=MIRROR)
+    raw = {"data": {"lm_eval": str(BENCHMARKS / f"{name}.yaml")}, "limit": 6}
+    task = harness.told(name, Task.model_validate(raw), settings)
+    rows = read(name, task, locate(name, task, "mirror", settings))
+    base = tiny.base("tiny-llama")
+    reader = ContinuedReader(base, TaskContext(name, task, rows.train, 0, "verbalizer", 4, tiny.SEQUENCE))
+    ours = Adapted(base.module, reader).predict(rows.test.fields, Meter())
+    monkeypatch.chdir(MIRROR)
+    oracle = harness_tasks.by_lm_eval(base, f"mirror_{name}", BENCHMARKS, 0, rows.test.index)
+    np.testing.assert_allclose(ours, [oracle["said"][index] for index in rows.test.index], atol=1e-4)
+    accuracy = float((ours.argmax(-1) == rows.test.labels).mean())
+    assert accuracy == pytest.approx(oracle["metrics"]["acc,none"], abs=1e-12)

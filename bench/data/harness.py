@@ -60,7 +60,8 @@ def files_of(name: str, task: Task, splits: list[str], settings: DataSettings) -
         if not (folder / f"{split}.jsonl").is_file():
             there = ", ".join(one for one in SPLITS if (folder / f"{one}.jsonl").is_file())
             raise UserFault(f"task '{name}': lm-eval gives no split '{split}'; allowed: {there}, or slices of these")
-    return {split: (folder / f"{split}.jsonl",) for split in splits} | {HARNESS: (folder / "task.json",)}
+    files: dict[str, tuple[Path, ...]] = {split: (folder / f"{split}.jsonl",) for split in splits}
+    return files | {HARNESS: (folder / "task.json",)}
 
 
 def exported(name: str, task: Task, settings: DataSettings) -> Path:
