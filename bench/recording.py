@@ -19,7 +19,7 @@ from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
-from bench.score.continued import measures
+from bench.score.continued import ABSENT, measures
 from bench.score.marks import columns, marked
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
@@ -81,7 +81,9 @@ class Recorder:
         if len(set(predicted.tolist())) == 1 and task.kind != "generate":
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist(), **shared}
-        self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
+        for i, column in enumerate(scores.T.tolist()):
+            # an option that a row does not have has no score
+            self.predictions[f"score_{i}"] = [None if value == ABSENT else value for value in column]
 
     def clusters(self, test: Rows) -> list[int] | None:
         """One integer a test row, equal where the text of the task's `cluster` field is; numbered as they turn up."""

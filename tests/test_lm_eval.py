@@ -384,6 +384,9 @@ def test_what_a_strategy_refuses(cached: Path) -> None:
     assert "demonstration_labels=random needs options that all rows share" in refused(
         "few_shot", context_of("quiz", quiz), demonstration_labels="random"
     )
+    assert "engine=trl trains decoders on answers that follow a prompt" in refused(
+        "lora", context_of("quiz", quiz), engine="trl"
+    )
     otherwise = quiz.model_copy(update={"harness": quiz.harness.model_copy(update={"between": None})})
     assert "lm-eval writes demonstrations of this task otherwise" in refused("few_shot", context_of("quiz", otherwise))
     assert "options of lm-eval's tasks continue their prompt, and this model is masked" in refused(
