@@ -101,10 +101,10 @@ class Recorder:
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)
         known = constant(test) if task.kind == "generate" else None
-        found = {
+        found: dict[str, Score] = {
             m: score(m, test.labels, predicted, positive=positive, clusters=clusters, constant=known) for m in metrics
         }
-        return {**found} if task.harness is None else {**measures(scores, test, task), **found}
+        return found if task.harness is None else measures(scores, test, task) | found
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""
