@@ -51,7 +51,7 @@ class FewShot(Strategy):
     parameters = "0"
     memory = "the weights and the demonstrations' keys and values; no gradients"
     paper = "Brown et al. 2020, Language Models are Few-Shot Learners; Zhao et al. 2021, Calibrate Before Use"
-    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1, labels=True, writes=True)
+    needs = Needs(kinds=frozenset(("causal", "seq2seq")), train_labels=1, labels=True, writes=True, continues=True)
     readouts = ("verbalizer",)
     Options = FewShotOptions
 
@@ -65,12 +65,11 @@ class FewShot(Strategy):
         if task.written:
             return {"template": templates, "order": DRAWS}
         drawn = {} if options.selection != "random" else {"demonstrations": DRAWS, "order": DRAWS}
-        return {"template": templates, **drawn, "calibrate": Choice((False, True))}
+        ways = (False,) if task.continued else (False, True)
+        return {"template": templates, **drawn, "calibrate": Choice(ways)}
 
     def prepare(self, base: Base, context: TaskContext, options: FewShotOptions) -> Plan:
         from bench.score.adapted import Calibrated
-        from bench.score.demonstrations import Demonstrations
-        from bench.score.readers import VerbalizerReader
 
         context = context.with_template(options.template)
         k = len(context.train) if options.k == "all" else options.k
@@ -78,11 +77,11 @@ class FewShot(Strategy):
             raise Unsupported(f"k={k} demonstrations, but {len(context.train)} labels: raise budget.labels or lower k")
         if context.task.written:
             return written(base, context, options, k)
-        shown = Demonstrations(VerbalizerReader(base, context), base.module, context)
+        shown: Any = answering(base, context, options)
         pool = context.train if options.demonstration_labels == "gold" else mislabelled(context)
         random = options.selection == "random"
 
-        def redrawn(number: int) -> Demonstrations | Calibrated:
+        def redrawn(number: int) -> Any:
             """With the draw and the order `number` places after the cell's own."""
             other = copy(shown)
             other.rows = chosen(context, pool, k, options.demonstrations + number, options.order + number)
@@ -104,6 +103,23 @@ class FewShot(Strategy):
             notes=notes,
             redrawn=redrawn if random else None,
         )
+
+
+def answering(base: Base, context: TaskContext, options: FewShotOptions) -> Any:
+    """What answers with demonstrations in front, none chosen yet. Raises `Unsupported` for what texts of lm-eval cannot
+    be asked."""
+    from bench.score.continued import shown
+    from bench.score.demonstrations import Demonstrations
+    from bench.score.readers import VerbalizerReader
+
+    harness = context.task.harness
+    if harness is None:
+        return Demonstrations(VerbalizerReader(base, context), base.module, context)
+    if options.calibrate:
+        raise Unsupported("calibrate divides by what an empty prompt gives each label, and here rows hold the answers")
+    if options.demonstration_labels == "random" and not harness.shared:
+        raise Unsupported("demonstration_labels=random needs options that all rows share: use gold")
+    return shown(base, context)
 
 
 def written(base: Base, context: TaskContext, options: FewShotOptions, k: int) -> Plan:

@@ -37,7 +37,7 @@ class Frozen(Strategy):
     parameters = "C d + C"
     memory = "the weights and one feature vector a row; gradients only where top layers train"
     paper = "Alain & Bengio 2017, Understanding intermediate layers using linear classifier probes"
-    needs = Needs(labels=True)
+    needs = Needs(labels=True, continues=True)
     readouts = ("head",)
     Options = FrozenOptions
 

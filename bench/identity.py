@@ -42,7 +42,7 @@ def digest(data: Any, length: int = 64) -> str:
 def task_digest(task: Task) -> str:
     """Digest of what defines a task, apart from where its bytes come from (the data fingerprint says that)."""
     apart = {"data", "model", "strategies", "batch", "sequence", "precision", "judges", "judged_by", "pairs", "formats",
-             "scorer", "type", "role"}  # fmt: skip
+             "scorer", "type", "role", "harness"}  # fmt: skip
     content = task.model_dump(mode="json", exclude=apart)
     if content["objective"] == "labels":
         del content["objective"]  # it came later: earlier records stand

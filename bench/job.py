@@ -83,7 +83,7 @@ def probing(job: Job) -> list[Job]:
     """The orders for the probes of a cell, one each. A planted cell is a control of contamination checks only; where
     rows hold the answers there are no prompt formats to vary, and in a run of one task no other one to ask about."""
     asked = {
-        "contamination": not job.task.written,
+        "contamination": not (job.task.written or job.task.continued),
         "formats": not job.cell.plant and not job.task.spoken,
         "retention": not job.cell.plant and bool(job.others),
         "writing": not job.cell.plant and job.task.scorer is not None,

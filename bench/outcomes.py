@@ -26,6 +26,8 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
         raise Unsupported(f"{name} has no {context.readout} readout: use readout={' or '.join(strategy.readouts)}")
     other = {"prefer": "asks which of two answers is preferred"}
     other |= {"generate": "is answered by writing", "tag": "names entities of a text"}
+    if context.task.continued:
+        refuse_foreign(strategy, context)
     if needs.labels and context.task.kind in other and not (needs.writes and context.task.written):
         raise Unsupported(
             f"{name} needs labels that all rows share, and {context.name} {other[context.task.kind]}: use zero_shot, "
@@ -54,6 +56,28 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
     if len(context.train) < needs.train_labels:
         raise Unsupported(
             f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"
+        )
+
+
+def refuse_foreign(strategy: Strategy, context: TaskContext) -> None:
+    """Raise `Unsupported` where a strategy needs words, pairs or prompts that a task of lm-eval has not."""
+    name, needs, harness = strategy.name, strategy.needs, context.task.harness
+    assert harness is not None
+    chosen = needs.pairs or needs.replies or strategy.other_types or strategy.family == "preference tuning"
+    if chosen or (needs.labels and not needs.continues):
+        raise Unsupported(
+            f"{name} needs label words, pairs or prompts of its own making, and {context.name} is a task of lm-eval, "
+            "whose texts stand as they are: use zero_shot, few_shot, lora or full"
+        )
+    if context.readout == "head" and not harness.shared:
+        raise Unsupported(
+            f"a head gives one number a label, and each row of {context.name} has options of its own: use "
+            "readout=verbalizer"
+        )
+    if needs.train_labels and not len(context.train):
+        raise Unsupported(
+            f"lm-eval names nothing to train on for {context.name}: cut its test rows, such as "
+            f'tasks.{context.name}.splits={{train: "test[:50%]", test: "test[50%:]"}}'
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from bench import registry
 from bench.cards import GIB, Card, card_named
 from bench.cells import cell_info, seeded, trained_formats
 from bench.config import Budget, Request, Suite, Task
+from bench.data.harness import told
 from bench.data.rows import read
 from bench.data.sources import Located, choose_source, locate
 from bench.errors import UserFault
@@ -58,6 +59,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
 
     With `on_target` the cells are those of the card that `gpu=` names, on whatever machine this is.
     """
+    request = known(request)
     suite, settings = request.suite, request.settings
     target = card_named(suite.gpu) if suite.gpu else None
     strategies = registry.load(settings.adapters_path)
@@ -85,7 +87,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
                 others = variant.sources_of(name, suite.tasks)
                 precision = precision_of(task.precision or suite.precision, device, target)
                 for budget, seed in repeats(suite, variant):
-                    for dose in (0, *(() if task.written else doses(suite, variant))):
+                    for dose in (0, *(() if task.written or task.continued else doses(suite, variant))):
                         cell = cell_info(
                             suite, name, models[spec], variant, budget, (seed, dose), (device, precision), located
                         )
@@ -93,6 +95,12 @@ def make(request: Request, on_target: bool = False) -> Planned:
     if not jobs:
         raise nothing_runs(suite)
     return Planned(source, jobs, models, target)
+
+
+def known(request: Request) -> Request:
+    """With every task of lm-eval as lm-eval defines it."""
+    tasks = {name: told(name, task, request.settings.data) for name, task in request.suite.tasks.items()}
+    return replace(request, suite=request.suite.model_copy(update={"tasks": tasks}))
 
 
 def capped(suite: Suite, target: Card | None, device: str) -> Suite:

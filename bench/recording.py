@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.budget import Meter
+from bench.config.harness import Harness
 from bench.config.task import TARGET
 from bench.data.rows import Rows
 from bench.job import Job
@@ -18,6 +19,7 @@ from bench.measure.phases import Ledger
 from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, Result, Score, Status, Training, Used
+from bench.score.continued import ABSENT, measures
 from bench.score.marks import columns, marked
 from bench.stats.metrics import score
 from bench.store import write_atomically, write_record
@@ -36,6 +38,8 @@ class Recorder:
         self.data = DataInfo(source=located["source"], fingerprint=located["fingerprint"], labels=job.task.labels)
         self.predictions: dict[str, Any] | None = None
         self.notes: list[str] = [*job.notes]
+        if job.task.harness is not None:
+            self.notes.append(from_lm_eval(job.task.harness))
 
     def record_training(self, plan: Plan, trained: Trained, meter: Meter, context: TaskContext) -> None:
         self.notes += plan.notes
@@ -77,7 +81,9 @@ class Recorder:
         if len(set(predicted.tolist())) == 1 and task.kind != "generate":
             self.notes.append(f"answered '{task.labels[predicted[0]]}' for every item")
         self.predictions = {"row": test.index, "label": test.labels, "predicted": predicted.tolist(), **shared}
-        self.predictions |= {f"score_{i}": scores[:, i].tolist() for i in range(scores.shape[1])}
+        for i, column in enumerate(scores.T.tolist()):
+            # an option that a row does not have has no score
+            self.predictions[f"score_{i}"] = [None if value == ABSENT else value for value in column]
 
     def clusters(self, test: Rows) -> list[int] | None:
         """One integer a test row, equal where the text of the task's `cluster` field is; numbered as they turn up."""
@@ -95,9 +101,10 @@ class Recorder:
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)
         known = constant(test) if task.kind == "generate" else None
-        return {
+        found: dict[str, Score] = {
             m: score(m, test.labels, predicted, positive=positive, clusters=clusters, constant=known) for m in metrics
         }
+        return found if task.harness is None else measures(scores, test, task) | found
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
         """Sizes, and what `save` wrote."""
@@ -151,6 +158,14 @@ class Recorder:
             **self.fields,
         )
         write_record(folder / "result.json", result)
+
+
+def from_lm_eval(harness: Harness) -> str:
+    """Where a task's prompts, options and right answers come from."""
+    version = f" (version {harness.task_version})" if harness.task_version else ""
+    shots = f", with {harness.shots} demonstrations of its own that no budget counts," if harness.shots else ""
+    missing = f"; of its metrics {', '.join(harness.left_out)} is not measured" if harness.left_out else ""
+    return f"prompts{shots} and options as lm-eval {harness.version} writes {harness.task}{version}{missing}"
 
 
 def constant(test: Rows) -> float:

@@ -52,11 +52,16 @@ def check_options(suite: Suite, variants: dict[str, list[Variant]]) -> None:
             variant.strategy.check(variant.name, task, suite.tasks[task], variant.options)
 
 
+def left_out(probe: str, task: Task) -> bool:
+    """Whether a probe of formats or contamination is not asked of a task; texts of lm-eval stand as they are."""
+    return task.continued or (task.spoken if probe == "formats" else task.written)
+
+
 def unasked(suite: Suite) -> list[str]:
     """Which probes asked for are not asked of which tasks, a sentence each."""
     said = []
     for name in ("formats", "contamination"):
-        left = [n for n, task in suite.tasks.items() if (task.spoken if name == "formats" else task.written)]
+        left = [n for n, task in suite.tasks.items() if left_out(name, task)]
         if name in suite.probes.asked and left:
             why = "its label words are what varies" if name == "formats" else "its statistic is of labels' likelihoods"
             said.append(f"probes.{name} leaves out {', '.join(left)}: {why}, and answers there are texts")

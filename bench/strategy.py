@@ -64,6 +64,8 @@ class Needs:
     """Whether it needs labels that are the same for every row, as a demonstration or a solved probe does."""
     writes: bool = False
     """Whether it works without such labels where the answer is written."""
+    continues: bool = False
+    """Whether it works without such labels on a task of lm-eval, whose options are texts of the rows."""
     replies: bool = False
     """Whether it needs a task that is answered by writing."""
     pairs: bool = False

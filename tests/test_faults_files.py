@@ -76,7 +76,7 @@ def test_the_unchanged_suite_file_is_fine(tmp_path: Path) -> None:
         (
             "{path: ",
             "{hub: a/b, path: ",
-            "names one of 'hub' (with an optional 'sample'), 'path', 'random' or 'arithmetic'",
+            "names one of 'hub' (with an optional 'sample'), 'path', 'random', 'arithmetic' or 'lm_eval'",
         ),
         ("train: train, test: test", "train: train, test: train", "share rows of 'train'"),
         ("train: train, test: test", "train: train, test: dev", "no dev.parquet|.jsonl|.csv"),

@@ -27,22 +27,32 @@ class DataRef(Frozen):
     path: str | None = Field(None, description="folder holding <split>.parquet, .jsonl or .csv, instead of `hub`")
     random: int | None = Field(None, ge=4, description="so many rows of random letters, each as long as `sequence`")
     arithmetic: int | None = Field(None, ge=20, description="so many word problems made by us, their answers computed")
+    lm_eval: str | None = Field(
+        None, min_length=1, description="a task of lm-eval: its name, or a .yaml file or folder of one's own"
+    )
+    shots: int | None = Field(
+        None, ge=0, description="with lm_eval: demonstrations that lm-eval itself puts before every question; by "
+        "default as many as its file says"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def one_source(self) -> DataRef:
-        named = [k for k in ("path", *MADE) if getattr(self, k) is not None]
+        named = [k for k in ("path", *MADE, "lm_eval") if getattr(self, k) is not None]
         if len(named) > 1 or (named and (self.hub is not None or self.sample is not None)):
             raise ValueError(
-                "a task's data names one of 'hub' (with an optional 'sample'), 'path', 'random' or 'arithmetic'"
+                "a task's data names one of 'hub' (with an optional 'sample'), 'path', 'random', 'arithmetic' or "
+                "'lm_eval'"
             )
         if not named and self.hub is None and self.sample is None:
-            raise ValueError("a task's data needs 'hub', 'path', 'sample', 'random' or 'arithmetic'")
+            raise ValueError("a task's data needs 'hub', 'path', 'sample', 'random', 'arithmetic' or 'lm_eval'")
+        if self.shots is not None and self.lm_eval is None:
+            raise ValueError("shots are lm-eval's own demonstrations: give data.lm_eval, or use few_shot")
         return self
 
     @property
     def own(self) -> bool:
         """Whether the task is its own source, whatever the run's is."""
-        return self.path is not None or self.made is not None
+        return self.path is not None or self.made is not None or self.lm_eval is not None
 
     @property
     def made(self) -> str | None:
@@ -116,8 +126,8 @@ class HeldOut(Frozen):
 
     @model_validator(mode="after")
     def of_files(self) -> HeldOut:
-        if self.data.made is not None:
-            raise ValueError(f"drop_overlap compares with texts of files, and data.{self.data.made} has none")
+        if made := self.data.made or (self.data.lm_eval and "lm_eval"):
+            raise ValueError(f"drop_overlap compares with texts of files, and data.{made} has none")
         if "[" in self.split:
             raise ValueError(f"drop_overlap compares with whole splits, got the slice '{self.split}'")
         return self
@@ -139,6 +149,14 @@ class Pairs(Frozen):
     split: str
     columns: dict[str, str] = Field(min_length=1, description="field -> column that holds its other wording")
     finds: str | None = Field(None, description="regular expression whose first group is the wording; null: all of it")
+
+    @field_validator("data")
+    @classmethod
+    def of_files(cls, value: DataRef) -> DataRef:
+        """Prompts of lm-eval are no texts in other words."""
+        if value.lm_eval is not None:
+            raise ValueError("other wordings are read from files: give hub, path or sample")
+        return value
 
     @field_validator("finds")
     @classmethod

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from bench.config.data import OPTIONS, DataRef, HeldOut, Pairs, Splits, Template, compiles
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
+from bench.config.harness import Harness, completed
 from bench.config.reply import KEPT, Reply
 from bench.config.written import RATIONALE as RATIONALE
 from bench.config.written import RIGHT, check_written
@@ -100,6 +101,7 @@ class Task(Frozen):
     batch: int | None = Field(None, ge=1, description="rows per optimizer step, instead of the suite's")
     sequence: int | None = Field(None, ge=8, description="longest input in tokens, instead of the suite's")
     precision: Precision | None = Field(None, description="this task's own precision instead of the suite's")
+    harness: Harness | None = Field(None, description="what lm-eval says of its task; found out, not written by hand")
 
     @field_validator("number")
     @classmethod
@@ -129,6 +131,12 @@ class Task(Frozen):
             return {"metric": "span_f1", **raw, "reply": listed}
         labels = {"prefer": ANSWERS, "generate": RIGHT}.get(raw.get("kind", ""))
         return raw if labels is None else {"labels": list(labels), **raw}
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_lm_eval(cls, raw: Any) -> Any:
+        """A task of lm-eval brings all that defines it."""
+        return completed(raw, {name: field.default for name, field in cls.model_fields.items()})
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +174,8 @@ class Task(Frozen):
             raise ValueError(f"cluster is '{self.cluster}', not one of the text fields {self.fields}{hint}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels has a name twice: {self.labels}")
-        if self.positive is not None and self.positive not in self.labels:
+        known = not self.continued or self.harness is not None
+        if known and self.positive is not None and self.positive not in self.labels:
             raise ValueError(f"positive is '{self.positive}', not one of the labels {self.labels}")
         if self.metric == "f1" and len(self.labels) != 2:
             raise ValueError(f"metric f1 is for two labels, got {len(self.labels)}; allowed: accuracy, matthews")
@@ -264,7 +273,12 @@ class Task(Frozen):
     @property
     def spoken(self) -> bool:
         """Whether answers are texts of the rows, which follow the pattern, and no words of a verbalizer."""
-        return self.kind == "prefer" or self.written
+        return self.kind == "prefer" or self.written or self.continued
+
+    @property
+    def continued(self) -> bool:
+        """Whether prompts and options are lm-eval's, whose texts stand as they are."""
+        return self.data.lm_eval is not None
 
     @property
     def written(self) -> bool:
@@ -281,6 +295,8 @@ class Task(Frozen):
         """Text fields that a pattern may name, in the order the suite wrote them: not those that hold answers."""
         if self.written:
             return [field for field in self.text_columns if field != RATIONALE]
+        if self.continued:
+            return list(self.text_columns)
         if self.kind != "prefer":
             return self.fields
         return [] if self.gap is not None else [f for f in self.text_columns if f not in {*CHOSEN, *ANSWERS}]

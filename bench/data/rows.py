@@ -13,6 +13,7 @@ from bench.config.schema import Task
 from bench.config.task import INPUT, INSTRUCTION, MESSAGES
 from bench.data.arithmetic import choice
 from bench.data.chats import instructions
+from bench.data.harness import fields_of
 from bench.data.preferences import Judged, judgements, preferences
 from bench.data.replies import targets
 from bench.data.sources import PAIRS, Located
@@ -189,7 +190,7 @@ def _read_split(name: str, task: Task, located: Located, base: str) -> Rows:
     where = f"{paths[0]}" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     columns = list(dict.fromkeys([*task.columns.values(), *(task.splits.where or {})]))
     values, index = read_columns(paths, columns, split=base if located.source == "sample" else None)
-    if not index:
+    if not index and not (task.continued and base == "train"):  # lm-eval may name nothing to train on
         raise UserFault(f"task '{name}': the split '{base}' is empty ({where}); allowed: at least one row")
     if task.splits.where is not None:
         kept = those_where(values, index, task.splits.where, f"task '{name}': {where}: ")
@@ -199,6 +200,8 @@ def _read_split(name: str, task: Task, located: Located, base: str) -> Rows:
 
 def _rows(task: Task, values: Values, index: list[int], place: str, path: Path) -> Rows:
     """Checked rows from a split's values."""
+    if task.continued:
+        return Rows(*fields_of(task, values), index)
     texts = {field: values[column] for field, column in task.text_columns.items()}
     told = values.get(task.columns.get("label", ""), [])
     if MESSAGES in task.columns:

@@ -14,6 +14,7 @@ from bench.config.schema import Task
 from bench.config.settings import DataSettings
 from bench.data import hub
 from bench.data.arithmetic import VERSION
+from bench.data.harness import files_of
 from bench.data.splits import parse
 from bench.data.wording import listing
 from bench.errors import UserFault
@@ -29,8 +30,8 @@ HELD_OUT = ":held out:"
 
 @dataclass(frozen=True)
 class Located:
-    """A task's files: `source` (mirror, hub, sample, path or what `Task.data.made` says), split base name -> its files
-    in order (and those of other wordings under `PAIRS`, held-out texts under `HELD_OUT`), digest.
+    """A task's files: `source` (mirror, hub, sample, path, lm_eval or what `Task.data.made` says), split base name ->
+    its files in order (and those of other wordings under `PAIRS`, held-out texts under `HELD_OUT`), digest.
 
     In a sample every split lies in the same file, its rows told apart by their `split` key. `fingerprint` is
     `sha256:<hex>` over the split names and the bytes of the needed files.
@@ -145,6 +146,8 @@ def locate(name: str, task: Task, source: str, settings: DataSettings) -> Locate
     held_out = _held_out(name, task, source, settings)
     if task.data.path is not None:
         source, files = "path", _own(name, Path(task.data.path).expanduser(), splits)
+    elif task.continued:
+        source, files = "lm_eval", files_of(name, task, splits, settings)
     else:
         _require({name: task}, source)
         if source == "mirror":

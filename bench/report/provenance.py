@@ -18,6 +18,7 @@ SOURCES = {
     "hub": "the Hugging Face hub, revisions pinned",
     "sample": "the sample written for this project",
     "path": "the user's own folder",
+    "lm_eval": "lm-eval's own task",
 }
 
 

@@ -87,7 +87,8 @@ class Written:
         """Nats a response; None where it is known by a bound only."""
         if any(one.kl is None for one in self.seeds):
             return None
-        return over_seeds([mean_of(lambda one: one.kl or [])(one) for one in self.seeds])
+        found = over_seeds([mean_of(lambda one: one.kl or [])(one) for one in self.seeds])
+        return Mean(found.value, max(0.0, found.low), found.high, found.wide)  # no KL is below 0, an estimate's end is
 
     @property
     def kl_per_token(self) -> float | None:

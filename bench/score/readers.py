@@ -221,6 +221,10 @@ def make_reader(base: Base, context: TaskContext) -> VerbalizerReader | HeadRead
     from bench.score.replies import ReplyReader
     from bench.score.tags import TagReader
 
+    if context.task.continued and context.readout == "verbalizer":
+        from bench.score.continued import reader_of
+
+        return reader_of(base, context)
     if context.task.kind == "prefer":
         return RewardReader(base, context) if context.readout == "head" else AnswerReader(base, context)
     if context.task.kind == "tag" and context.readout == "head":

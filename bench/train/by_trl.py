@@ -53,7 +53,8 @@ def by_trl(base: Base, context: TaskContext, plan: Plan, stages: dict[int, Stage
     if importlib.util.find_spec("trl") is None:
         raise Unsupported(MISSING)
     rewards = context.readout == "head" and context.task.kind == "prefer"
-    if base.kind != "causal" or not (rewards or (context.readout == "verbalizer" and context.task.spoken)):
+    answers = context.readout == "verbalizer" and context.task.spoken and not context.task.continued
+    if base.kind != "causal" or not (rewards or answers):
         raise Unsupported(
             "engine=trl trains decoders on answers that follow a prompt, or rewards of pairs: use engine=own, or a "
             "task of kind prefer or generate"

@@ -1,0 +1,469 @@
+"""Tasks of lm-eval in our engine, against lm-eval's own harness on the same model and items."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import harness_tasks
+import numpy as np
+import pytest
+import tiny
+import torch
+from data_rows import fault
+from pydantic import ValidationError
+
+from bench import plan as planning
+from bench.budget import Meter
+from bench.config import DataSettings, load
+from bench.config.schema import Budget, DataRef, Task
+from bench.data import harness, harness_export
+from bench.data.rows import TaskRows, read
+from bench.data.sources import locate
+from bench.identity import task_digest
+from bench.job import Job, probing
+from bench.models.tokenizer import byte_tokenizer
+from bench.outcomes import refuse_what_is_missing
+from bench.records import Status
+from bench.score.adapted import Adapted
+from bench.score.continued import ABSENT, ContinuedReader, cut, measures
+from bench.store import read_result
+from bench.strategy import TaskContext, Unsupported
+from bench.train.loop import adapt
+from bench.worker import run_cell
+
+needs_lm_eval = pytest.mark.skipif(
+    not importlib.util.find_spec("lm_eval"), reason="lm-eval is not installed (the extra 'lmeval')"
+)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks in lm-eval's form, and the cache their rows go to."""
+    return harness_tasks.write(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture
+def cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of tasks, with a cache of its own for rows."""
+    monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
+    harness._exported.cache_clear()
+    return folder
+
+
+def task_of(folder: Path, name: str, shots: int | None = None, **more) -> Task:
+    """A task as the planner has it."""
+    raw = {"data": {"lm_eval": str(folder / name), "shots": shots}, **more}
+    return harness.told(name, Task.model_validate(raw), DataSettings())
+
+
+def rows_of(name: str, task: Task) -> TaskRows:
+    return read(name, task, locate(name, task, "path", DataSettings()))
+
+
+def context_of(name: str, task: Task, readout: str = "verbalizer", **more) -> TaskContext:
+    train = rows_of(name, task).train.take(range(8))
+    return TaskContext(name, task, train, 0, readout, 4, tiny.SEQUENCE, **more)  # type: ignore[arg-type]
+
+
+# ---- what a suite may say
+
+
+def test_a_task_of_lm_eval_needs_nothing_but_its_name() -> None:
+    task = load(["suite=smoke", "tasks=arc", "tasks.arc.data.lm_eval=arc_easy"]).suite.tasks["arc"]
+    assert task.data == DataRef(lm_eval="arc_easy") and task.kind == "choose" and task.harness is None
+    assert task.continued and task.spoken and task.data.own and not tiny.task().continued
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"kind": "prefer"},
+            "kind of a task of lm-eval is what lm-eval's own file says: leave it out; allowed beside",
+        ),
+        ({"labels": ["no", "yes"]}, "labels of a task of lm-eval is what lm-eval's own file says"),
+        ({"drop_overlap": []}, "drop_overlap of a task of lm-eval is what"),
+        (
+            {"data": {"lm_eval": "a", "hub": "b/c"}},
+            "a task's data names one of 'hub' (with an optional 'sample'), 'path',",
+        ),
+        (
+            {"data": {"path": "a", "shots": 1}},
+            "shots are lm-eval's own demonstrations: give data.lm_eval, or use few_shot",
+        ),
+        ({"data": {"lm_eval": "a", "shots": -1}}, "greater than or equal to 0"),
+    ],
+)
+def test_fault_for_what_lm_eval_says_itself(more: dict, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Task.model_validate({"data": {"lm_eval": "arc_easy"}, **more})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["drop_overlap", "pairs"])
+def test_fault_for_prompts_in_place_of_texts(key: str) -> None:
+    other = {"data": {"lm_eval": "a"}, "split": "test", "columns": ["x"] if key == "drop_overlap" else {"text": "x"}}
+    raw = tiny.task().model_dump(mode="json") | {key: [other] if key == "drop_overlap" else other}
+    with pytest.raises(
+        ValidationError, match="compares with texts of files, and data.lm_eval has none|read from files"
+    ):
+        Task.model_validate(raw)
+
+
+def test_fault_where_lm_eval_is_not_installed(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    said = fault(task_of, cached, "quiz")
+    assert said == (
+        f"task 'quiz' (data.lm_eval={cached / 'quiz'}): it needs lm-eval, which is not installed: python -m pip install "
+        "'lm-eval>=0.4.13' (the extra 'lmeval')"
+    )
+
+
+def test_fault_for_a_file_that_is_not_there(cached: Path) -> None:
+    assert "there is no file or folder 'no/such.yaml'; allowed: one that is there, or a name" in fault(
+        harness.told, "a", Task.model_validate({"data": {"lm_eval": "no/such.yaml"}}), DataSettings()
+    )
+
+
+# ---- rows, written by lm-eval's own code
+
+
+@needs_lm_eval
+def test_rows_are_lm_evals_to_the_letter(cached: Path) -> None:
+    task = task_of(cached, "quiz")
+    rows = rows_of("quiz", task)
+    assert task.labels == ["A", "B", "C", "D"] and task.harness is not None and not task.harness.shared
+    assert rows.test.fields[0] == {
+        "opening": "Questions about things.\n\n",
+        "question": "Question: What is number 0 of the test, the lamp?\nAnswer: ",
+        "A": " a lamp", "B": " the old garden by the door", "C": " naïve",
+    }  # fmt: skip
+    assert set(rows.test.fields[1]) >= {"D"} and len(rows.test) == 14 and len(rows.train) == 24
+    assert rows.test.labels == [i % 3 for i in range(14)] and rows.test.index == list(range(14))
+    said = task.harness
+    assert (said.task, said.shots, said.delimiter, said.between, said.task_version) == ("quiz", 0, " ", "\n\n", "2.5")
+    assert said.measures == ["acc_norm", "acc_bytes"] and said.left_out == ["exact_match"]
+
+
+@needs_lm_eval
+def test_options_that_all_rows_share_name_the_labels(cached: Path) -> None:
+    task = task_of(cached, "tickets", metric="f1", positive="yes")
+    assert task.labels == ["no", "yes"] and task.harness is not None and task.harness.shared
+    assert fault(task_of, cached, "tickets", positive="maybe") == (
+        "tasks.tickets: positive is 'maybe', not one of the labels ['no', 'yes']"
+    )
+    cutting = Task.model_validate(task.model_dump(mode="json") | {"splits": {"train": "dev", "test": "test"}})
+    assert "task 'tickets': lm-eval gives no split 'dev'; allowed: train, test, or slices" in fault(
+        rows_of, "tickets", cutting
+    )
+    halves = task_of(cached, "tickets", splits={"train": "test[:50%]", "test": "test[50%:]"})
+    both = rows_of("tickets", halves)
+    assert sorted(both.train.index + both.test.index) == list(range(14))
+
+
+@needs_lm_eval
+def test_rows_are_written_again_where_their_data_changed(cached: Path) -> None:
+    def fingerprint() -> str:
+        harness._exported.cache_clear()
+        return locate("quiz", task_of(cached, "quiz"), "path", DataSettings()).fingerprint
+
+    before, file = fingerprint(), cached / "quiz-test.jsonl"
+    kept = file.read_text()
+    assert fingerprint() == before
+    file.write_text(kept.replace("number 0 of", "number 0 out of"))
+    assert fingerprint() != before
+    file.write_text(kept)
+    assert fingerprint() == before
+
+
+GENERATING = "output_type: generate_until"
+
+
+@needs_lm_eval
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "output_type: multiple_choice",
+            GENERATING,
+            "it is generate_until; allowed: a task with output_type: multiple_choice",
+        ),
+        ("doc_to_target: right", "doc_to_target: [0, 1]", "row 0 has several right options; allowed: one"),
+        (
+            "doc_to_target: right",
+            "doc_to_target: '{{right * 5}}'",
+            "row 1 has no right option among its 4; allowed: labels that are known",
+        ),
+        ("quiz-test.jsonl", "quiz-absent.jsonl", "lm-eval cannot read it in "),
+        (
+            "training_split: train",
+            "num_fewshot: 0",
+            "its file says num_fewshot: 0, which lm-eval keeps to; got shots=2",
+        ),
+        (
+            "doc_to_target: right\ndoc_to_choice: offered",
+            "doc_to_target: 0\ndoc_to_choice: ['one']",
+            "its rows have 1 options; allowed: two at least",
+        ),
+    ],
+)
+def test_fault_for_a_task_that_cannot_be_scored(cached: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = (cached / "quiz" / "quiz.yaml").read_text()
+    assert old in text
+    path = tmp_path / "broken.yaml"
+    path.write_text(text.replace(old, new))
+    assert words in fault(harness_export.export, {"spec": str(path), "shots": 2, "version": "0"}, tmp_path)
+
+
+@needs_lm_eval
+def test_fault_for_a_folder_of_several_tasks_and_for_unknown_names(cached: Path) -> None:
+    assert "the folder holds 2 tasks (quiz, tickets); allowed: one, or the .yaml" in fault(
+        harness_export.loaded, str(cached)
+    )
+    assert "lm-eval has no task 'arc_esay'; did you mean 'arc_easy'?" in fault(harness_export.loaded, "arc_esay")
+    assert "'mmlu' is a group of lm-eval's tasks; allowed: one of its tasks" in fault(harness_export.loaded, "mmlu")
+
+
+@needs_lm_eval
+def test_a_fault_of_the_process_is_the_planners(cached: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text(
+        (cached / "quiz" / "quiz.yaml").read_text().replace("multiple_choice", "loglikelihood")
+    )
+    task = Task.model_validate({"data": {"lm_eval": str(tmp_path / "odd.yaml")}})
+    assert fault(harness.told, "odd", task, DataSettings()) == (
+        f"task 'odd' (data.lm_eval={tmp_path / 'odd.yaml'}): it is loglikelihood; allowed: a task with output_type: multiple_choice"
+    )
+
+
+# ---- scores
+
+
+@needs_lm_eval
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("name", ["quiz", "tickets"])
+@pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-llama"])
+def test_scores_are_lm_evals(cached: Path, name: str, shots: int, family: str) -> None:
+    """Log-likelihoods within 1e-4 and the same metrics, with lm-eval's own demonstrations too."""
+    base, task = tiny.base(family), task_of(cached, name, shots)
+    test = rows_of(name, task).test
+    scores = Adapted(base.module, ContinuedReader(base, context_of(name, task))).predict(test.fields, Meter())
+    oracle = harness_tasks.by_lm_eval(base, name, cached / name, shots)
+    for row, index in enumerate(test.index):
+        theirs = oracle["said"][index]
+        np.testing.assert_allclose(scores[row, : len(theirs)], theirs, atol=1e-4)
+        assert (scores[row, len(theirs) :] == ABSENT).all()
+    right = scores.argmax(-1) == test.labels
+    assert right.mean() == pytest.approx(oracle["metrics"]["acc,none"], abs=1e-12) and right.sum() > 0
+    found = measures(scores, test, task)
+    assert set(found) == ({"acc_norm", "acc_bytes"} if name == "quiz" else {"f1", "matthews"})
+    for ours, theirs in (("acc_norm", "acc_norm"), ("acc_bytes", "acc_bytes"), ("f1", "f1"), ("matthews", "mcc")):
+        if ours in found:
+            assert found[ours].value == pytest.approx(oracle["metrics"][f"{theirs},none"], abs=1e-9), ours
+
+
+@needs_lm_eval
+def test_our_demonstrations_are_written_as_lm_evals(cached: Path) -> None:
+    """With the rows that lm-eval's `first_n` shows, few_shot asks what lm-eval asks."""
+    base, plain, theirs = tiny.base("tiny-llama"), task_of(cached, "quiz"), task_of(cached, "quiz", 2)
+    rows = rows_of("quiz", plain)
+    plan = tiny.STRATEGIES["few_shot"].prepare(base, context_of("quiz", plain), tiny.options("few_shot"))
+    plan.answer.rows = rows.train.take([0, 1])  # type: ignore[attr-defined]
+    ours = plan.answer.predict(rows.test.fields, Meter())
+    reader = ContinuedReader(base, context_of("quiz", theirs))
+    np.testing.assert_array_equal(
+        ours, Adapted(base.module, reader).predict(rows_of("quiz", theirs).test.fields, Meter())
+    )
+    assert plan.labels_used == 2
+
+
+def merging(base) -> None:
+    """A tokenizer of bytes that writes `ab` as one token, and no special tokens."""
+    from tokenizers import Tokenizer, models
+
+    known = {token: n for n, token in enumerate(["<|bos|>", "<|pad|>", "<|eos|>", "a", "b", "c", "x", "ab"])}
+    known |= {chr(288): len(known)}  # a space, as bytes are written
+    backend = Tokenizer(models.BPE(vocab=known, merges=[("a", "b")]))
+    backend.pre_tokenizer = byte_tokenizer().backend_tokenizer.pre_tokenizer
+    base.tokenizer = type(byte_tokenizer())(
+        tokenizer_object=backend, bos_token="<|bos|>", pad_token="<|pad|>", eos_token="<|eos|>"
+    )
+
+
+def test_prompt_and_option_are_tokenised_together(cached: Path) -> None:
+    """By hand: bos 0, pad 1, eos 2, a 3, b 4, c 5, x 6, ab 7, space 8."""
+    base = tiny.base("tiny-llama")
+    merging(base)
+    reader = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
+    assert reader.pair("x", "ab") == ((6,), (7,))
+    assert reader.pair("xa", "bc") == ((6, 3), (5,)), "x ab c: what lies behind the two tokens of the prompt"
+    assert reader.pair("x ", "c") == ((6,), (8, 5)), "a space at the prompt's end belongs to the option"
+    assert reader.pair("", "ab") == ((0,), (7,)), "an empty prompt is the first special token"
+    with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
+        reader.pair("xa", "b")
+    base.tokenizer.bos_token = base.tokenizer.eos_token = None
+    silent = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
+    with pytest.raises(Unsupported, match="the prompt is empty and the model has no token to begin with"):
+        silent.pair("", "ab")
+
+
+def test_a_long_prompt_loses_its_front() -> None:
+    """Of limit + 1 tokens the last is only predicted (lm-eval: `(context + continuation)[-(max_length + 1):][:-1]`)."""
+    assert cut(((1, 2, 3, 4), (5, 6)), None) == ((1, 2, 3, 4), (5, 6)) == cut(((1, 2, 3, 4), (5, 6)), 5)
+    assert cut(((1, 2, 3, 4), (5, 6)), 3) == ((3, 4), (5, 6))
+    with pytest.raises(Unsupported, match="an option of 2 tokens is longer than the 1 that are read"):
+        cut(((1,), (5, 6)), 1)
+
+
+@needs_lm_eval
+def test_scoring_reads_what_the_model_can_and_training_what_the_cell_may(cached: Path) -> None:
+    task = task_of(cached, "quiz")
+    base, rows = tiny.base("tiny-llama"), rows_of("quiz", task)
+    reader = ContinuedReader(base, context_of("quiz", task))
+    assert min(e.length for e in reader.encode(rows.test.fields)) > tiny.SEQUENCE and reader.truncated == 0
+    assert max(e.length for e in reader.encode_training(rows.train)) == tiny.SEQUENCE and reader.truncated == 24
+    narrow = ContinuedReader(base, context_of("quiz", task.model_copy(update={"sequence": 60})))
+    assert max(e.length for e in narrow.encode(rows.test.fields)) == 60
+
+
+# ---- strategies
+
+
+WORK = ("zero_shot", "few_shot", "frozen", "lora", "full", "prompt_tuning", "layernorm")
+
+
+@needs_lm_eval
+@pytest.mark.parametrize("name", sorted(tiny.STRATEGIES))
+def test_a_strategy_answers_or_says_why_not(cached: Path, name: str) -> None:
+    base, task = tiny.base("tiny-llama"), task_of(cached, "tickets")
+    strategy = tiny.STRATEGIES[name]
+    readout = strategy.readouts[0]
+    context, meter = context_of("tickets", task, readout), Meter(Budget(labels=8, train_examples=8))
+    try:
+        refuse_what_is_missing(strategy, base, context)
+        plan = strategy.prepare(base, context, tiny.options(name))
+        meter.watch(plan.seen)
+        adapt(plan, context, meter)
+        meter.unwatch()
+    except Unsupported as error:
+        assert name not in WORK and len(str(error)) > 40, error
+        return
+    scores = plan.answer.predict(rows_of("tickets", task).test.fields, Meter())
+    assert scores.shape == (14, 2) and np.isfinite(scores).all()
+
+
+@needs_lm_eval
+def test_what_a_strategy_refuses(cached: Path) -> None:
+    quiz, tickets = task_of(cached, "quiz"), task_of(cached, "tickets", 2)
+    base, strategies = tiny.base("tiny-llama"), tiny.STRATEGIES
+
+    def refused(name: str, context: TaskContext, of=base, **options) -> str:
+        with pytest.raises(Unsupported) as caught:
+            refuse_what_is_missing(strategies[name], of, context)
+            strategies[name].prepare(of, context, tiny.options(name, **options))
+        return str(caught.value)
+
+    assert "dpo needs label words, pairs or prompts of its own making, and quiz is a task of lm-eval" in refused(
+        "dpo", context_of("quiz", quiz)
+    )
+    assert "each row of quiz has options of its own: use readout=verbalizer" in refused(
+        "frozen", context_of("quiz", quiz, "head")
+    )
+    assert "every prompt holds 2 demonstrations of lm-eval's own already" in refused(
+        "few_shot", context_of("tickets", tickets)
+    )
+    assert "calibrate divides by" in refused("few_shot", context_of("quiz", quiz), calibrate=True)
+    assert "demonstration_labels=random needs options that all rows share" in refused(
+        "few_shot", context_of("quiz", quiz), demonstration_labels="random"
+    )
+    assert "engine=trl trains decoders on answers that follow a prompt" in refused(
+        "lora", context_of("quiz", quiz), engine="trl"
+    )
+    otherwise = quiz.model_copy(update={"harness": quiz.harness.model_copy(update={"between": None})})
+    assert "lm-eval writes demonstrations of this task otherwise" in refused("few_shot", context_of("quiz", otherwise))
+    assert "options of lm-eval's tasks continue their prompt, and this model is masked" in refused(
+        "lora", context_of("quiz", quiz), tiny.base("tiny-bert")
+    )
+    nothing = replace(context_of("quiz", quiz), train=rows_of("quiz", quiz).train.take([]))
+    assert "lm-eval names nothing to train on for quiz: cut its test rows, such as tasks.quiz.splits=" in refused(
+        "lora", nothing
+    )
+    with pytest.raises(Unsupported, match="prompts of a task of lm-eval stand as they are"):
+        strategies["few_shot"].prepare(base, context_of("quiz", quiz), tiny.options("few_shot")).answer.through(
+            quiz.templates[0]
+        )
+
+
+# ---- a whole cell
+
+
+@needs_lm_eval
+def test_a_cell_and_its_record(cached: Path, tmp_path: Path) -> None:
+    """Planned, sent as JSON, run, recorded: lm-eval's metrics with intervals, and where the prompts come from."""
+    [job] = planning.make(
+        load([
+            "suite=smoke", "model=random:tiny-llama", "tasks=quiz", f"tasks.quiz.data.lm_eval={cached / 'quiz' / 'quiz.yaml'}",
+            "strategies=lora", "strategies.lora.r=2", "budget.labels=8", "budget.train_examples=8", "batch=4", "sequence=48",
+            "threads=1", "device=cpu", f"results_dir={tmp_path}", "probes=formats,contamination",
+        ])
+    ).jobs  # fmt: skip
+    job = Job.model_validate_json(job.model_dump_json())
+    assert job.located["source"] == "lm_eval" and not probing(job), "no probe changes lm-eval's texts"
+    Path(job.folder).mkdir(parents=True)
+    torch.manual_seed(0)
+    assert run_cell(job, partial(tiny.base, "tiny-llama"), lambda phase, share: None) == 0
+    record = read_result(Path(job.folder) / "result.json")
+    assert record.outcome.status is Status.ok, record.outcome.reason
+    assert record.scores is not None and set(record.scores) == {"accuracy", "acc_norm", "acc_bytes"}
+    assert all(score.low <= score.value <= score.high and score.n == 14 for score in record.scores.values())
+    version = importlib.metadata.version("lm_eval")
+    assert (
+        f"prompts and options as lm-eval {version} writes quiz (version 2.5); of its metrics exact_match is not measured"
+        in record.notes
+    )
+    assert record.used.labels == 8 and record.data.labels == ["A", "B", "C", "D"]
+    assert record.data.truncated == 8, "training rows, which keep to the cell's sequence"
+
+
+@needs_lm_eval
+def test_what_lm_eval_says_is_part_of_the_data_and_not_of_the_task(cached: Path) -> None:
+    plain, shown = task_of(cached, "quiz"), task_of(cached, "quiz", 2)
+    assert task_digest(plain) == task_digest(shown), "the rows themselves tell"
+    settings = DataSettings()
+    assert locate("q", plain, "path", settings).fingerprint != locate("q", shown, "path", settings).fingerprint
+    assert json.loads((harness.exported("q", plain, settings) / "task.json").read_text())["harness"]["shots"] == 0
+
+
+# ---- real data
+
+
+MIRROR = os.environ.get("BENCH_MIRROR")
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks" / "lm_eval"
+
+
+@needs_lm_eval
+@pytest.mark.skipif(not MIRROR, reason="no mirror of real data (BENCH_MIRROR)")
+@pytest.mark.parametrize("name", ["sst2", "boolq", "mmlu_anatomy"])
+def test_real_tasks_agree_item_by_item(cached: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The task files of `benchmarks/lm_eval` on the mirror's data: the same items through both harnesses."""
+    assert MIRROR is not None
+    settings = DataSettings(mirror=MIRROR)
+    raw = {"data": {"lm_eval": str(BENCHMARKS / f"{name}.yaml")}, "limit": 6}
+    task = harness.told(name, Task.model_validate(raw), settings)
+    rows = read(name, task, locate(name, task, "mirror", settings))
+    base = tiny.base("tiny-llama")
+    reader = ContinuedReader(base, TaskContext(name, task, rows.train, 0, "verbalizer", 4, tiny.SEQUENCE))
+    ours = Adapted(base.module, reader).predict(rows.test.fields, Meter())
+    monkeypatch.chdir(MIRROR)
+    oracle = harness_tasks.by_lm_eval(base, f"mirror_{name}", BENCHMARKS, 0, rows.test.index)
+    np.testing.assert_allclose(ours, [oracle["said"][index] for index in rows.test.index], atol=1e-4)
+    accuracy = float((ours.argmax(-1) == rows.test.labels).mean())
+    assert accuracy == pytest.approx(oracle["metrics"]["acc,none"], abs=1e-12)
