@@ -86,8 +86,8 @@ class Asking:
         reader = self.reader
         # what says an item's choices, where these stand side by side
         self.beside: VerbalizerReader | None = None
-        if isinstance(reader, VerbalizerReader) and not reader.single and can_stand_beside(reader.base, self.module):
-            self.beside = reader
+        if isinstance(reader, VerbalizerReader) and reader.shares and not reader.single:
+            self.beside = reader if can_stand_beside(reader.base, self.module) else None
 
     def rows(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
         """What is forwarded of encoded items, one each."""

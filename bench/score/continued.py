@@ -45,6 +45,8 @@ class ContinuedReader(AnswerReader):
     trained on is cut to the cell's `sequence`.
     """
 
+    shares = False  # an option may change its prompt's last token, and a long one cuts its own prompt shorter
+
     def __init__(self, base: Base, context: TaskContext) -> None:
         super().__init__(base, context)
         self.longest = base.max_length if context.task.sequence is None else self.within(context.task.sequence)

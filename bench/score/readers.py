@@ -69,6 +69,8 @@ class VerbalizerReader:
     """Summed log-probability of each label's word after the prompt, for causal and encoder-decoder models."""
 
     kinds: ClassVar[tuple[str, ...]] = ("causal", "seq2seq")
+    shares: ClassVar[bool] = True
+    """Whether all that may come after an item's prompt comes after the same tokens."""
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         if base.kind not in self.kinds:
