@@ -61,8 +61,8 @@ class Phase(Record):
     examples: int | None = None
     """Rows forwarded, repeats counted."""
     forwards: int | None = None
-    """Rows through the model: one an item, or one a label where words of several tokens cannot share a row; what is asked
-    before a step or written token by token counts every time."""
+    """Rows through the model: one an item, or one a label where words of several tokens cannot share a row. What is
+    asked before a step or written token by token counts every time."""
     tokens: int | None = None
     """Real (non-padding) tokens forwarded."""
     padded_tokens: int | None = None
