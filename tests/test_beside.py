@@ -20,6 +20,7 @@ from bench.score.answers import AnswerReader
 from bench.score.batch import Encoded
 from bench.score.beside import Beside, can_stand_beside, side_by_side
 from bench.score.demonstrations import Demonstrations
+from bench.score.fronts import read_front
 from bench.score.readers import VerbalizerReader
 from bench.strategy import Diverged
 
@@ -186,11 +187,8 @@ def test_flops_of_a_row_of_choices_are_exact(family: str, before: int) -> None:
     """Three counted lengths give the fourth; another number of tokens read is a shape of its own."""
     reader, meter = reader_of(family), Meter()
     module = reader.base.module
-    with torch.inference_mode():
-        front = module(input_ids=torch.ones(1, max(1, before), dtype=torch.int64), use_cache=True).past_key_values
-    from bench.score.demonstrations import expanded
-
-    asking = Asking(module, reader, before, lambda rows: {"past_key_values": expanded(front, rows)} if before else {})
+    asking = Asking(module, reader, read_front(module, [1] * before, Meter()) if before else None)
+    assert asking.before == before
 
     def batch_of(length: int) -> Any:
         return asking.batch(asking.rows([Encoded([9] * length), Encoded([9] * (length - 3))]))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from bench.budget import Meter
 from bench.config.schema import Template
 from bench.measure.allocators import is_shortage
 from bench.score.batch import Batch, Encoded
 from bench.score.beside import Beside, can_stand_beside, scores_beside, side_by_side
+from bench.score.fronts import LEAST, common, expanded, read_front
 from bench.score.readers import Reader, VerbalizerReader
 from bench.strategy import Answerer, Diverged
 
@@ -63,11 +65,6 @@ class Adapted:
         return Adapted(self.module, self.reader.through(template))
 
 
-def nothing(rows: int) -> dict[str, Any]:
-    """The arguments of a forward with nothing cached."""
-    return {}
-
-
 @dataclass
 class Asking:
     """How a module is asked: a row an item with all its choices where they can stand side by side, else as it trains.
@@ -77,10 +74,8 @@ class Asking:
 
     module: nn.Module
     reader: Reader
-    before: int = 0
-    """Tokens in front of every row whose keys and values are cached."""
-    past: Callable[[int], dict[str, Any]] = nothing
-    """Arguments of a forward of so many rows that hold them."""
+    front: DynamicCache | None = None
+    """Keys and values of what stands in front of every row, of one row."""
 
     def __post_init__(self) -> None:
         reader = self.reader
@@ -89,16 +84,22 @@ class Asking:
         if isinstance(reader, VerbalizerReader) and reader.shares and not reader.single:
             self.beside = reader if can_stand_beside(reader.base, self.module) else None
 
+    @property
+    def before(self) -> int:
+        """Tokens in front of every row."""
+        return 0 if self.front is None else self.front.get_seq_length()
+
     def rows(self, encoded: Sequence[Encoded]) -> Sequence[Encoded]:
         """What is forwarded of encoded items, one each."""
         if (reader := self.beside) is None:
             return encoded
-        return [Beside.of(e.ids, reader.choices(e)) for e in encoded]
+        return [reader.beside(e) for e in encoded]
 
     def batch(self, rows: Sequence[Any]) -> Batch:
         """A batch of them."""
         if (reader := self.beside) is not None:
-            return side_by_side(rows, reader.base.tokenizer.pad_token_id, reader.device, self.before)
+            pad_id = reader.base.tokenizer.pad_token_id
+            return side_by_side(rows, pad_id, reader.device, self.before, reader.most_choices)
         batch = self.reader.collate(rows)
         if self.before:
             mask = batch.inputs["attention_mask"]
@@ -107,19 +108,40 @@ class Asking:
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """Float32 (items, choices)."""
-        past = self.past(batch.inputs["input_ids"].shape[0])
+        past: dict[str, Any] = {}
+        if self.front is not None:
+            rows = batch.inputs["input_ids"].shape[0]
+            past = {"past_key_values": expanded(self.front, rows), "use_cache": True}
         if self.beside is not None:
             return scores_beside(self.beside.base, self.module, batch, **past)
         return self.reader.scores(self.module, batch, **past)
 
     def ask(self, encoded: Sequence[Encoded], meter: Meter) -> np.ndarray:
         """Float64 (items, choices) in the order given. Raises `Diverged` where a score is not finite."""
+        rows = self.rows(encoded)
+        if (shared := self.alike(rows)) == 0:
+            return self.scored(rows, meter)
+        front = read_front(self.module, rows[0].ids[:shared], meter)
+        behind = [row.behind(shared) for row in rows if isinstance(row, Beside)]
+        return Asking(self.module, self.reader, front).scored(behind, meter)
+
+    def alike(self, rows: Sequence[Encoded]) -> int:
+        """How many tokens of all prompts are worth reading once: each keeps one, from which choices are predicted."""
+        told = [row for row in rows if isinstance(row, Beside)]
+        if self.beside is None or not self.beside.fronted or self.before or len(told) < 2:
+            return 0
+        shared = min(common(row.ids[: row.prompt] for row in told), min(row.prompt for row in told) - 1)
+        return shared if shared >= LEAST else 0
+
+    def scored(self, rows: Sequence[Encoded], meter: Meter) -> np.ndarray:
+        """Float64 (items, choices) of what `rows` gave, in the order given."""
+        before = self.before
 
         def collate(part: Sequence[Encoded]) -> tuple[Batch, tuple[Any, ...]]:
             batch = self.batch(part)
             return batch, batch.shape
 
-        return scored(self.rows(encoded), meter, collate, self.scores, cached=self.before)
+        return scored(rows, meter, collate, self.scores, cached=before)
 
 
 def scored(encoded: Sequence[Encoded], meter: Meter, collate: Any, score: Any, cached: int = 0) -> np.ndarray:

@@ -23,11 +23,10 @@ from bench.models.base import Base
 from bench.score.adapted import Adapted
 from bench.score.answers import AnswerReader
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
+from bench.score.beside import ABSENT, Beside
 from bench.stats.metrics import score
 from bench.strategy import TaskContext, Unsupported
 
-ABSENT = -1e9
-"""Score of an option that a row does not have: finite, and less than any sum of log-probabilities."""
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -45,12 +44,13 @@ class ContinuedReader(AnswerReader):
     trained on is cut to the cell's `sequence`.
     """
 
-    shares = False  # an option may change its prompt's last token, and a long one cuts its own prompt shorter
+    fronted = True  # by lm-eval's own demonstrations, where these are the same for all
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         super().__init__(base, context)
         self.longest = base.max_length if context.task.sequence is None else self.within(context.task.sequence)
         tokenizer = base.tokenizer
+        self.most_choices = len(self.labels)
         start = tokenizer.bos_token_id
         self.start: int | None = tokenizer.eos_token_id if start is None else start
 
@@ -117,6 +117,12 @@ class ContinuedReader(AnswerReader):
         batch.extra["item"] = torch.tensor([item for item, _, _ in placed])
         batch.extra["option"] = torch.tensor([place for _, place, _ in placed])
         return self.to_device(batch)
+
+    def beside(self, encoded: Encoded) -> Beside:
+        """All options of a row side by side, the prompt being what they have in common: an option may change its
+        prompt's last token, and a long one cuts its own prompt shorter."""
+        assert isinstance(encoded, Continued)
+        return Beside.joined(encoded.pairs)
 
     def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
         """Float32 (items, labels): summed log-probability of each option's tokens; `ABSENT` where a row has none."""

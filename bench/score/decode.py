@@ -11,7 +11,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from bench.budget import Meter
-from bench.score.demonstrations import expanded
+from bench.score.fronts import expanded, read_front
 from bench.strategy import Unsupported
 
 BUCKET = 32
@@ -80,10 +80,7 @@ class Writer:
         """Keys and values of the shared beginning, one row."""
         if not self.prefix:
             return None
-        ids = torch.tensor([self.prefix], device=self.device)
-        with meter.step((1, 0, "prefix", len(self.prefix)), 0, self.aside):
-            cache: DynamicCache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        return cache
+        return read_front(self.module, self.prefix, meter, self.aside)
 
     def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids (rows, longest prompt) with padding in front, and their mask behind the shared beginning."""

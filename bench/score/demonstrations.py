@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from bench.budget import Meter
 from bench.config.schema import Template
@@ -18,6 +15,7 @@ from bench.data.prompts import fill, words
 from bench.data.rows import Rows
 from bench.score.adapted import Asking
 from bench.score.batch import Encoded
+from bench.score.fronts import read_front
 from bench.score.readers import VerbalizerReader
 from bench.strategy import TaskContext, Unsupported
 
@@ -102,28 +100,5 @@ class Demonstrations:
         prefix = [*bos, *self.prefix(self.rows)]
         bare = [Encoded(q.ids[len(bos) :]) for q in questions]
         self.check(prefix, bare)
-        device = next(self.module.parameters()).device
-        with torch.inference_mode():
-            ids = torch.tensor([prefix], device=device)
-            with meter.step((1, 0, "prefix", len(prefix)), 0):
-                cache = self.module(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-
-        def past(rows: int) -> dict[str, Any]:
-            return {"past_key_values": expanded(cache, rows), "use_cache": True}
-
-        return Asking(self.module, self.reader, len(prefix), past).ask(bare, meter)
-
-
-def expanded(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A fresh cache holding the one row of `cache` for each of `rows`; the original stays as it is.
-
-    The rows are views: they are copied where the first keys and values are put behind them, layer by layer.
-    """
-    fresh = DynamicCache()
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-        one = DynamicLayer()
-        one.lazy_initialization(layer.keys, layer.values)
-        one.keys, one.values = (held.expand(rows, -1, -1, -1) for held in (layer.keys, layer.values))
-        fresh.layers.append(one)
-    return fresh
+        front = read_front(self.module, prefix, meter)
+        return Asking(self.module, self.reader, front).ask(bare, meter)

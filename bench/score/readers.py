@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ from bench.score.batch import Batch, Encoded, mask_of, pad, stack
 from bench.score.chat import around
 from bench.score.heads import HeadReader
 from bench.strategy import TaskContext, Unsupported
+
+if TYPE_CHECKING:
+    from bench.score.beside import Beside
 
 
 class Reader(Protocol):
@@ -70,7 +73,11 @@ class VerbalizerReader:
 
     kinds: ClassVar[tuple[str, ...]] = ("causal", "seq2seq")
     shares: ClassVar[bool] = True
-    """Whether all that may come after an item's prompt comes after the same tokens."""
+    """Whether all that may come after an item's prompt may stand side by side behind it."""
+    fronted: ClassVar[bool] = False
+    """Whether prompts may begin alike with demonstrations, which are worth reading once."""
+    most_choices: int | None = None
+    """Choices of a row, where rows may have fewer."""
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         if base.kind not in self.kinds:
@@ -210,6 +217,12 @@ class VerbalizerReader:
     def choices(self, encoded: Encoded) -> Sequence[Sequence[int]]:
         """Ids of all that may come after one item's prompt."""
         return self.words
+
+    def beside(self, encoded: Encoded) -> Beside:
+        """One item's choices side by side."""
+        from bench.score.beside import Beside
+
+        return Beside.of(encoded.ids, self.choices(encoded))
 
     def word_lengths(self, batch: Batch) -> torch.Tensor:
         """Int64 (items, labels): tokens of each label's word."""
