@@ -229,7 +229,7 @@ def against_bare(name: str, rounds: int, steps: int) -> dict[str, Any]:
     """A cell's figures: the engine's speed over the bare loop's."""
     total = WARM_UP + 1 + rounds * steps
     ours = engine(Cell.of(*CELLS[name]), total)
-    return paired(ours, Bare(Cell.of(*CELLS[name]), total).side(), rounds, steps)
+    return paired(ours, Bare(Cell.of(*CELLS[name]), total, fused=True).side(), rounds, steps)
 
 
 def against_default(name: str, rounds: int, steps: int) -> dict[str, Any]:
