@@ -17,28 +17,17 @@ import torch
 from torch import nn
 
 from bench.config.schema import Budget
-from bench.measure.flops import Book, counting
+from bench.measure.flops import Book, Passes
+from bench.measure.steps import Moment, Step, Unread, on_card, seconds_between
 from bench.records import Used
 
 WARM_UP_STEPS = 2
 """Steps left out of the throughput: they pay for allocation and first-touch."""
 RECENT_STEPS = 50
 """Steps whose median foretells the next one's seconds."""
-
-
-@dataclass
-class Step:
-    """One optimizer step or scoring batch."""
-
-    seconds: float
-    tokens: int
-    flops: float
-    recomputed: float
-    """FLOPs of forward passes repeated under gradient checkpointing, not part of `flops`."""
-    timed: bool
-    """Whether it counts for throughput: not while FLOPs were being counted, nor in warm-up."""
-    aside: bool = False
-    """Whether it is work beside optimizer steps, which tells nothing of what the next of those costs."""
+READ_EVERY = 10
+"""Steps after which losses, tokens and seconds are read from the device: whoever reads waits for all the work it was
+given, and meanwhile gives it none."""
 
 
 @dataclass
@@ -54,15 +43,18 @@ class Meter:
     """Rows forwarded: one an item, or one a label of it where words of several tokens cannot stand in one row."""
     halved: int = 0
     """Scoring batches that ran out of memory and were cut in two."""
-    steps: list[Step] = field(default_factory=list)
     book: Book = field(default_factory=Book)
     """FLOPs by shape."""
     again: Book = field(default_factory=Book)
     """Recomputed FLOPs by shape."""
     tick: Callable[[float], None] | None = None
     """Called with the progress after every step, for the live table."""
+    _taken: list[Step] = field(default_factory=list)
+    _unread: list[Unread] = field(default_factory=list)
     _tokens: list[torch.Tensor] = field(default_factory=list)
     _tokens_sum: int = 0
+    _tokens_late: int = 0
+    """Tokens of finished steps that were read after them."""
     # running totals over `steps`: adding them up anew at every question would take longer with every step
     _flops: float = 0.0
     _recomputed: float = 0.0
@@ -91,18 +83,42 @@ class Meter:
         if isinstance(mask, torch.Tensor) and mask.dim() == 4:
             mask = mask[:, 0, :, -length:].diagonal(dim1=-2, dim2=-1)  # a real token sees itself
         if isinstance(mask, torch.Tensor) and mask.dim() == 2:
-            # summed on the device and read once a step: no device sync of our own inside the forward
+            # summed on the device and read many steps later: no device sync of our own inside the forward
             self._tokens.append(mask[:, -length:].sum())
         else:
             self._tokens_sum += rows * length
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens forwarded so far."""
+    def read(self) -> None:
+        """Learn what finished steps have left on the device: their tokens and, on a card, their seconds."""
+        unread, self._unread = self._unread, []
+        sums = [tokens for one in unread for tokens in one.tokens]
+        counts = iter(torch.stack(sums).tolist() if sums else [])
+        for one in unread:
+            tokens = int(sum(next(counts) for _ in one.tokens))
+            one.step.tokens += tokens
+            self._tokens_late += tokens
+            if one.events is not None:
+                one.step.seconds = seconds_between(*one.events)
+                self._seconds += one.step.seconds
+
+    def _gather(self) -> None:
+        """Learn the tokens of forwards since the last step."""
         if self._tokens:
             self._tokens_sum += int(torch.stack(self._tokens).sum())
             self._tokens.clear()
-        return self._tokens_sum
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps so far. Whoever asks waits for the device."""
+        self.read()
+        return self._taken
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens forwarded so far. Whoever asks waits for the device."""
+        self.read()
+        self._gather()
+        return self._tokens_sum + self._tokens_late
 
     @property
     def flops(self) -> float:
@@ -116,7 +132,8 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Seconds inside steps so far."""
+        """Seconds inside steps so far. Whoever asks waits for the device."""
+        self.read()
         return self._seconds
 
     @contextmanager
@@ -139,49 +156,52 @@ class Meter:
 
         Raises `RuntimeError` as `step` does.
         """
-        before, flops, recomputed, first = self.tokens, 0.0, 0.0, False
-        forwarded = self.rows, self.padded_tokens
-
-        @contextmanager
-        def passed(shape: tuple[Any, ...]) -> Iterator[None]:
-            nonlocal flops, recomputed, first
-            known, again = self.book.get(shape), self.again.get(shape)
-            if known is None or again is None:
-                first = True
-                with counting() as count:
-                    yield
-                known, again = float(count.flops), float(count.recomputed)
-                self.book.add(shape, known)
-                self.again.add(shape, again)
-            else:
-                yield
-            flops += known
-            recomputed += again
-
-        self._sync()
-        start = time.perf_counter()
+        self._gather()
+        before, passes = (self._tokens_sum, self.rows, self.padded_tokens), Passes(self.book, self.again)
+        start = self._now()
         try:
-            yield passed
+            yield passes.one
         except BaseException:
             self._tokens.clear()
-            self._tokens_sum, (self.rows, self.padded_tokens) = before, forwarded
+            self._tokens_sum, self.rows, self.padded_tokens = before
             raise
-        self._sync()
-        seconds = time.perf_counter() - start
-        if self._handles and self.tokens == before:
+        end = self._now()
+        if self._handles and self.rows == before[1]:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
-        timed = not first and not aside and len(self.steps) >= WARM_UP_STEPS
-        self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed, aside))
-        self._flops += flops
-        self._recomputed += recomputed
-        self._seconds += seconds
+        timed = not passes.counted and not aside and len(self._taken) >= WARM_UP_STEPS
+        step = Step(0.0, self._tokens_sum - before[0], passes.flops, passes.recomputed, timed, aside)
+        self._note(step, start, end)
+        self._flops += passes.flops
+        self._recomputed += passes.recomputed
         if self.tick is not None:
             self.tick(self.progress)
 
-    def _sync(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+    def _note(self, step: Step, start: Moment, end: Moment) -> None:
+        """Keep a finished step; what is not known of it yet is read with others later."""
+        events = None
+        if isinstance(start, float) and isinstance(end, float):
+            step.seconds = end - start
+            self._seconds += step.seconds
+        else:
+            assert not isinstance(start, float) and not isinstance(end, float)
+            events = start, end
+        self._taken.append(step)
+        if self._tokens or events is not None:
+            self._unread.append(Unread(step, self._tokens, events))
+            self._tokens = []
+        if len(self._unread) >= READ_EVERY:
+            self.read()
+
+    def _now(self) -> Moment:
+        """This moment by the host's clock, or an event in the card's stream: nobody waits for that. Where seconds bind
+        each step's must be known before the next one is taken, so the host waits then."""
+        if self.device != "cuda":
+            return time.perf_counter()
+        if self.budget is None or self.budget.axis != "train_seconds":
+            return on_card()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
     @property
     def progress(self) -> float:
@@ -251,7 +271,7 @@ class Meter:
         self._flops += other.flops
         self._recomputed += other.recomputed
         self._seconds += other.seconds
-        self.steps += other.steps
+        self._taken += other.steps
 
     def throughput(self) -> float | None:
         """Real tokens a second over the timed steps; None where there is none."""

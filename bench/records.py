@@ -96,7 +96,7 @@ class CellInfo(Record):
     checkpointing: bool = False
     """Whether activations were dropped in the forward pass and computed again for the backward pass."""
     foreach: bool = False
-    """Whether AdamW worked on all weights at once on a CPU, as it does on a card."""
+    """Whether AdamW worked on all weights at once."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
     held_out: str | None = None

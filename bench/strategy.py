@@ -95,7 +95,7 @@ class TaskContext:
     device: str = "cpu"
     """Where the cell computes: `cpu` or `cuda`."""
     foreach: bool = False
-    """Whether AdamW works on all weights at once, as it does on a card anyway."""
+    """Whether AdamW works on all weights at once, which takes room beside them; else on a card it is fused."""
     formats: tuple[Template, ...] = ()
     """All prompt formats to train on, the task's own first, where they are several; empty: its own alone."""
 

@@ -34,7 +34,7 @@ def gradients(name: str, family: str, readout: str, micro: int | None) -> tuple[
     order = sorted(range(tiny.LABELS), key=lambda i: examples.lengths[i])
     rows = [*order[:4], *order[-3:]]
     passes = [Pass.of(plan, examples, part) for part in cut(rows, micro)]
-    loss = accumulate(plan, passes, len(rows), lambda shape: torch.enable_grad(), 0)
+    loss = sum(float(part) for part in accumulate(plan, passes, len(rows), lambda shape: torch.enable_grad()))
     found = [p.grad for g in plan.groups for p in g.params]
     assert all(g is not None for g in found)
     return [g for g in found if g is not None], loss, [p.batch.padded for p in passes]

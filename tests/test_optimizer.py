@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
@@ -12,9 +14,11 @@ from bench.config.schema import Budget
 from bench.models.base import load_base
 from bench.models.catalog import parse
 from bench.strategy import ParamGroup, Plan, Unsupported
-from bench.train.loop import adapt
-from bench.train.optimizer import Optimizer, schedule
+from bench.train.loop import Trained, Training, adapt
+from bench.train.optimizer import Optimizer, fuses, schedule
+from bench.train.paused import put_down, take_up
 from bench.train.plans import selected_plan
+from bench.worker import seed_everything
 
 
 def plan_of(*groups: ParamGroup) -> Plan:
@@ -49,6 +53,48 @@ def test_gradients_are_clipped_together() -> None:
     one.grad, two.grad = torch.tensor([30.0]), torch.tensor([40.0])
     optimizer.step(0.5)
     assert float(one.grad) == pytest.approx(0.6, rel=1e-4) and float(two.grad) == pytest.approx(0.8, rel=1e-4)
+
+
+def halted(folder: Path) -> list[float]:
+    """Losses of a training that was put down half way and taken up in a fresh plan."""
+    meter, done = Meter(Budget(train_examples=40)), Trained()
+    for share in (0.5, 1.0):
+        seed_everything(0)
+        strategy, context = tiny.STRATEGIES["full"], tiny.context("verbalizer")
+        training = Training(strategy.prepare(tiny.base("tiny-llama"), context, strategy.Options()), context, meter)
+        assert training.optimizer.inner.defaults["fused"] is True and training.optimizer.counts_on_device
+        if share == 1.0:
+            take_up(training, done, folder)
+        meter.watch(training.plan.seen)
+        training.until(share)
+        meter.unwatch()
+        done = training.done
+        put_down(training, folder)
+    return done.losses
+
+
+def test_a_fused_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One kernel for all of AdamW, as on a card: the losses of the plain one to 1e-5, whether halted or not."""
+    monkeypatch.setattr("bench.train.optimizer.fuses", lambda device: False)
+    plain = tiny.drive("full", "tiny-llama", "verbalizer", train_examples=40).trained.losses
+    monkeypatch.setattr("bench.train.optimizer.fuses", lambda device: True)
+    assert tiny.drive("full", "tiny-llama", "verbalizer", train_examples=40).trained.losses == pytest.approx(
+        plain, abs=1e-5
+    )
+    assert halted(tmp_path / "state") == pytest.approx(plain, abs=1e-5) and len(plain) == 10
+
+
+def test_which_kernel_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused on a card and on a CPU; where all weights at once are asked for, that; elsewhere as torch does."""
+    assert fuses(torch.device("cuda")) and fuses(torch.device("cpu")) and not fuses(torch.device("mps"))
+
+    def kernel(foreach: bool) -> tuple[bool | None, bool | None]:
+        inner = Optimizer(plan_of(ParamGroup([nn.Parameter(torch.zeros(1))], lr=1e-3)), foreach).inner
+        return inner.defaults["foreach"], inner.defaults["fused"]
+
+    assert kernel(False) == (None, True) and kernel(True) == (True, None)
+    monkeypatch.setattr("bench.train.optimizer.fuses", lambda device: False)
+    assert kernel(False) == (None, None) and kernel(True) == (True, None)
 
 
 def test_a_model_in_bf16_learns_its_norms() -> None:

@@ -69,6 +69,20 @@ def test_fake_weights_take_the_bytes_of_real_ones(strategy: str, model: str) -> 
         assert stages(fake)[stage] == pytest.approx(size, rel=0.01, abs=20_000), stage
 
 
+def test_a_cards_update_needs_no_room_beside() -> None:
+    """Fused it holds weights, gradients and moments; all weights at once, as may be asked for, copies of them too."""
+
+    def update(*tokens: str) -> float:
+        order = job("tiny-llama", "full", *tokens)
+        return (
+            rehearse(order, fake_base(parse(order.model), None, torch.float32), on_card=True).peaks["adapt step"].size
+        )
+
+    weights = sum(p.nbytes for p in fake_base(parse("random:tiny-llama"), None, torch.float32).module.parameters())
+    fused, at_once = update(), update("foreach=true")
+    assert 4 * weights <= fused < 4.2 * weights < 4.8 * weights < at_once
+
+
 @pytest.mark.parametrize(("strategy", "within"), [("lora", 0.0), ("dpo", 0.03), ("kto", 0.03)])
 def test_flops_are_those_of_the_run(strategy: str, within: float, tmp_path: Path) -> None:
     """Of policies with the pass in which the reference is asked, whose batches are told from the heaviest two."""

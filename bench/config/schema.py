@@ -133,7 +133,10 @@ class Suite(Frozen):
     seeds: list[Whole] = Field([0], min_length=1)
     budget: Budget
     claims: dict[str, Claim] = Field(default_factory=dict, description="statements that cells of this suite test")
-    foreach: bool = Field(False, description="AdamW works on all weights at once; a card always does so")
+    foreach: bool = Field(
+        False,
+        description="AdamW works on all weights at once, which takes room beside them; a card's is fused otherwise",
+    )
     probes: Probes = Field(default_factory=Probes, description="what finished cells are asked beyond their score")
     gpu: Word | None = Field(None, description="target card: caps memory on a card, and `plan` says what fits")
     readout: Readout = "auto"

@@ -159,3 +159,27 @@ def recomputing() -> Iterator[None]:
         yield
     finally:
         count.recomputed += int(mode.get_total_flops() - before)
+
+
+class Passes:
+    """FLOPs of one step's passes: looked up by shape, or counted where that is new."""
+
+    def __init__(self, book: Book, again: Book) -> None:
+        self.book, self.again, self.counted = book, again, False
+        self.flops = self.recomputed = 0.0
+
+    @contextmanager
+    def one(self, shape: tuple[Any, ...]) -> Iterator[None]:
+        """The block is a pass of this shape."""
+        known, repeated = self.book.get(shape), self.again.get(shape)
+        if known is None or repeated is None:
+            self.counted = True
+            with counting() as count:
+                yield
+            known, repeated = float(count.flops), float(count.recomputed)
+            self.book.add(shape, known)
+            self.again.add(shape, repeated)
+        else:
+            yield
+        self.flops += known
+        self.recomputed += repeated

@@ -122,7 +122,7 @@ def pool(how: Pooling, hidden: torch.Tensor, lengths: torch.Tensor, padded: int)
     `lengths` are real tokens a row, right-padded to `padded`; virtual prompt tokens come before them.
     """
     hidden = hidden[:, hidden.shape[1] - padded :]
-    lengths = lengths.to(hidden.device)
+    lengths = lengths.to(hidden.device, non_blocking=True)
     if how == "last":
         return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
     if how == "first":

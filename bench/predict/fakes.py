@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,12 @@ def stand_ins(live: Live, on_card: bool) -> Iterator[None]:
     """While a cell is driven with fakes: what a fake cannot do, and what a card would do otherwise.
 
     Scores become zeros, 4-bit layers are made without reading a value, keys and values are told from other
-    activations. On a card attention with dropout has fused kernels, and the optimizer works on all weights at once.
+    activations. On a card attention with dropout has fused kernels, and so has the optimizer.
     """
     from transformers.cache_utils import DynamicLayer
 
     from bench.models import quantise
+    from bench.train import optimizer
 
     keep = DynamicLayer.update
 
@@ -71,11 +71,7 @@ def stand_ins(live: Live, on_card: bool) -> Iterator[None]:
             attention = torch.nn.functional.scaled_dot_product_attention
             fused: Callable[..., Any] = lambda *args, **kwargs: attention(*args, **{**kwargs, "dropout_p": 0.0})  # noqa: E731
             stack.enter_context(swapped(torch.nn.functional, "scaled_dot_product_attention", fused))
-            stack.enter_context(
-                swapped(
-                    import_module("torch.optim.adam"), "_default_to_fused_or_foreach", lambda *_, **__: (False, True)
-                )
-            )
+            stack.enter_context(swapped(optimizer, "fuses", lambda device: True))
         yield
 
 

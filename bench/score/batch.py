@@ -61,7 +61,7 @@ class Batch:
     @property
     def tokens(self) -> int:
         """Real tokens forwarded."""
-        return int(self.lengths.sum())
+        return sum(self.lengths.tolist())
 
 
 def padded_length(longest: int, limit: int | None, device: str) -> int:
@@ -72,10 +72,8 @@ def padded_length(longest: int, limit: int | None, device: str) -> int:
 
 def pad(rows: Sequence[Sequence[int]], value: int, width: int) -> torch.Tensor:
     """Int64 tensor (rows, width), right-padded with `value`."""
-    out = torch.full((len(rows), width), value, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return out
+    padded = [[*row, *[value] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), width)
 
 
 def mask_of(lengths: torch.Tensor, width: int) -> torch.Tensor:
@@ -83,12 +81,17 @@ def mask_of(lengths: torch.Tensor, width: int) -> torch.Tensor:
     return (torch.arange(width)[None, :] < lengths[:, None]).to(torch.int64)
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on `device`. A card takes its copy while it is still at work: nobody waits for it."""
+    return tensor.to(device, non_blocking=True)
+
+
 def stack(encoded: Sequence[Encoded], pad_id: int, limit: int | None, device: torch.device) -> Batch:
     """Pad encoded inputs to one batch, with its inputs on `device`."""
-    lengths = torch.tensor([e.length for e in encoded])
-    width = padded_length(int(lengths.max()), limit, device.type)
+    real = [e.length for e in encoded]
+    lengths, width = torch.tensor(real), padded_length(max(real), limit, device.type)
     inputs = {"input_ids": pad([e.ids for e in encoded], pad_id, width), "attention_mask": mask_of(lengths, width)}
     if encoded[0].types is not None:
         inputs["token_type_ids"] = pad([e.types or [] for e in encoded], 0, width)
-    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    inputs = {name: sent(tensor, device) for name, tensor in inputs.items()}
     return Batch(inputs, lengths, items=len(encoded), padded=width)

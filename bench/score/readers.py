@@ -21,7 +21,7 @@ from bench.data.prompts import fill, words
 from bench.data.rows import Rows
 from bench.models.base import Base
 from bench.models.parts import output_head
-from bench.score.batch import Batch, Encoded, mask_of, pad, stack
+from bench.score.batch import Batch, Encoded, mask_of, pad, sent, stack
 from bench.score.chat import around
 from bench.score.heads import HeadReader
 from bench.strategy import TaskContext, Unsupported
@@ -101,6 +101,8 @@ class VerbalizerReader:
         if len({tuple(w) for w in self.words}) < len(self.words) or not all(self.words):
             raise Unsupported("two label words become the same tokens in this model's vocabulary: choose other words")
         self.single = self.base.kind != "seq2seq" and all(len(w) == 1 for w in self.words)
+        self.firsts = torch.tensor([w[0] for w in self.words], device=self.device)
+        """Int64 (labels,): the first token of each word."""
         self.bos, self.eos = self.edges()
 
     def edges(self) -> tuple[list[int], list[int]]:
@@ -176,7 +178,6 @@ class VerbalizerReader:
         decoder = [[start, *word[:-1]] for _ in encoded for word in self.words]
         width = max(map(len, decoder))
         batch.inputs["decoder_input_ids"] = pad(decoder, pad_id, width)
-        batch.extra["width"] = torch.tensor(width)
         return self.add_targets(batch, torch.zeros(len(decoder), dtype=torch.int64))
 
     def add_targets(self, batch: Batch, starts: torch.Tensor) -> Batch:
@@ -191,8 +192,8 @@ class VerbalizerReader:
         return batch
 
     def to_device(self, batch: Batch) -> Batch:
-        batch.inputs = {k: v.to(self.device) for k, v in batch.inputs.items()}
-        batch.extra = {k: v.to(self.device) for k, v in batch.extra.items()}
+        batch.inputs = {k: sent(v, self.device) for k, v in batch.inputs.items()}
+        batch.extra = {k: sent(v, self.device) for k, v in batch.extra.items()}
         return batch
 
     def loss(self, module: nn.Module, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
@@ -205,12 +206,13 @@ class VerbalizerReader:
 
     def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
         """Float32 (items, labels): log-probability of each label's word, summed over its tokens."""
-        length = int(batch.extra["width"]) if "width" in batch.extra else batch.padded
+        decoder = batch.inputs.get("decoder_input_ids")
+        length = batch.padded if decoder is None else decoder.shape[1]
         with only_positions(output_head(self.base), batch.extra["positions"], length):
             logits = module(**batch.inputs, **past).logits
         logp = torch.log_softmax(logits.float(), dim=-1)
         if self.single:
-            return logp[:, 0, torch.tensor([w[0] for w in self.words], device=logp.device)]
+            return logp[:, 0, self.firsts]
         picked = logp.gather(-1, batch.extra["targets"].unsqueeze(-1)).squeeze(-1)
         return (picked * batch.extra["real"]).sum(-1).view(batch.items, len(self.words))
 

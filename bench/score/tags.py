@@ -22,7 +22,7 @@ from bench.config.task import TARGET
 from bench.data.spans import Span, counts, parse, spans_of_bio
 from bench.models.base import Base
 from bench.score.adapted import scored
-from bench.score.batch import Batch, Encoded
+from bench.score.batch import Batch, Encoded, sent
 from bench.score.heads import HeadReader
 from bench.strategy import TaskContext, Unsupported
 
@@ -93,7 +93,7 @@ class TagReader(HeadReader):
         for row, one in enumerate(encoded):
             assert isinstance(one, Words)
             tags[row, list(one.places)] = torch.tensor(one.tags, dtype=torch.int64)
-        batch.extra["tags"] = tags.to(self.device)
+        batch.extra["tags"] = sent(tags, self.device)
         return batch
 
     def logits(self, module: nn.Module, batch: Batch) -> torch.Tensor:

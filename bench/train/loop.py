@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from bench.budget import Meter
+from bench.budget import READ_EVERY, Meter
+from bench.score.batch import sent
 from bench.strategy import Diverged, Examples, Plan, TaskContext, Unsupported
 from bench.train.optimizer import Optimizer
 from bench.train.order import Order
@@ -82,27 +84,48 @@ class Training:
         self.examples = plan.examples()
         self.optimizer = Optimizer(plan, foreach=context.foreach)
         self.done = Trained(ended_by=meter.budget.axis, learning_rate=plan.groups[0].lr)
-        examples, apart = self.examples, plan.enter is not None
-        self.order = Order(examples.lengths, context.batch, context.seed, examples.groups, apart)
+        self.groups, apart = self.examples.groups, plan.enter is not None
+        self.order = Order(self.examples.lengths, context.batch, context.seed, self.groups, apart)
+        self.unread: list[list[torch.Tensor]] = []
+        """Losses of the last steps, one a pass: they stay on the device until `read`."""
 
     def until(self, share: float) -> bool:
         """Train up to this share of the budget, schedules being those of all of it; whether the budget is spent.
 
-        Raises `Diverged` on a loss that is not finite, `Unsupported` where no gradient arrives.
+        Raises `Diverged` on a loss that is not finite, at most `READ_EVERY` steps later, `Unsupported` where no
+        gradient arrives.
         """
         assert self.plan.module is not None
         self.plan.module.train()
+        try:
+            spent = self.go(share)
+        except Exception:
+            with suppress(RuntimeError, MemoryError):  # what failed may have failed because a loss was not finite
+                self.read()
+            raise
+        self.read()
+        if spent:
+            if self.plan.told is not None:
+                self.done.told = self.plan.told()
+            if self.plan.finish is not None:
+                self.plan.finish()
+        self.plan.module.eval()
+        return spent
+
+    def go(self, share: float) -> bool:
+        """Steps up to this share of the budget; whether the budget is spent."""
         while share >= 1 or self.meter.progress < share:
             rows = self.next_rows()
             if not rows or not self.enters(rows) or not self.step(rows):
-                if self.plan.told is not None:
-                    self.done.told = self.plan.told()
-                if self.plan.finish is not None:
-                    self.plan.finish()
-                self.plan.module.eval()
                 return True
-        self.plan.module.eval()
         return False
+
+    def read(self) -> None:
+        """Take in the losses of the last steps: waits for the device. Raises `Diverged` on one that is not finite."""
+        unread, self.unread = self.unread, []
+        values = iter(torch.stack([loss for one in unread for loss in one]).tolist() if unread else [])
+        for one in unread:
+            self.done.losses.append(checked(sum(next(values) for _ in one), len(self.done.losses)))
 
     def next_rows(self) -> list[int]:
         """The next batch the plan wants now, cut to what an example budget still allows; empty where none is left."""
@@ -113,7 +136,7 @@ class Training:
     def enters(self, rows: list[int]) -> bool:
         """Begin the stage of these rows' group, where that is its first, and make ready what a batch of it is read
         from; False where the budget does not hold it."""
-        group, plan, entered = self.examples.groups[rows[0]], self.plan, self.done.entered
+        group, plan, entered = self.groups[rows[0]], self.plan, self.done.entered
         assert plan.module is not None
         held = True
         if plan.enter is not None and group not in entered:
@@ -135,8 +158,9 @@ class Training:
             return False
         middle = meter.share(meter.spent() + cost / 2)
         with meter.accumulating(len(rows)) as passed:
-            done.losses.append(accumulate(plan, passes, len(rows), passed, len(done.losses)))
-            if len(done.losses) == 1 and not any(p.grad is not None and p.grad.any() for p in plan.groups[0].params):
+            self.unread.append(accumulate(plan, passes, len(rows), passed))
+            first = not done.losses and len(self.unread) == 1
+            if first and not any(p.grad is not None and p.grad.any() for p in plan.groups[0].params):
                 raise Unsupported(NO_GRADIENT)
             self.optimizer.step(middle)
             if plan.after_step is not None:
@@ -145,6 +169,8 @@ class Training:
         done.read.update(self.examples.items[i] for i in rows)
         if self.examples.beside:
             done.read.update(item for i in rows for item in self.examples.beside[i])
+        if len(self.unread) >= READ_EVERY:
+            self.read()
         return True
 
 
@@ -161,7 +187,7 @@ class Pass:
         """Collate some rows."""
         assert plan.collate is not None
         batch = plan.collate([examples.encoded[i] for i in rows])
-        labels = torch.tensor([examples.labels[i] for i in rows], device=context_device(plan))
+        labels = sent(torch.tensor([examples.labels[i] for i in rows]), context_device(plan))
         return Pass(batch, labels, batch.tokens + plan.virtual_tokens * batch.shape[0])
 
 
@@ -170,18 +196,21 @@ def cut(rows: list[int], size: int | None) -> list[list[int]]:
     return [rows] if size is None else [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., Any], step: int) -> float:
-    """Gradients of a step's mean loss, summed over its passes by their share of the rows; the mean loss."""
+def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., Any]) -> list[torch.Tensor]:
+    """Gradients of a step's mean loss, summed over its passes by their share of the rows; the parts of the mean loss,
+    one a pass, on the device."""
     assert plan.loss is not None
-    total = 0.0
+    parts = []
     for one in passes:
         with passed(one.batch.shape):
-            loss = plan.loss(one.batch, one.labels) * (len(one.labels) / rows)
+            loss = plan.loss(one.batch, one.labels)
+            if len(passes) > 1:
+                loss = loss * (len(one.labels) / rows)
             if not loss.requires_grad:
                 raise Unsupported(NO_GRADIENT)
-            total += checked(loss.item(), step)
             loss.backward()
-    return total
+            parts.append(loss.detach())
+    return parts
 
 
 def context_device(plan: Plan) -> torch.device:

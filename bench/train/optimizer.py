@@ -26,6 +26,11 @@ def schedule(progress: float, begins: float = 0.0, ends: float = 1.0) -> float:
     return max(0.0, (1.0 - progress) / (1.0 - WARM_UP))
 
 
+def fuses(device: torch.device) -> bool:
+    """Whether AdamW runs there as one kernel, which reads and writes every number once and needs no room beside."""
+    return device.type in ("cuda", "cpu")
+
+
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) over a plan's groups, each at its own peak rate.
 
@@ -35,6 +40,7 @@ class Optimizer:
     """
 
     def __init__(self, plan: Plan, foreach: bool = False) -> None:
+        """`foreach`: on all weights at once; else fused where that is a gain, one weight after another elsewhere."""
         self.params = [p for g in plan.groups for p in g.params]
         self.whole = {id(p): p.detach().float() for p in self.params if p.dtype in (torch.bfloat16, torch.float16)}
         for copy in self.whole.values():
@@ -49,7 +55,14 @@ class Optimizer:
 
             self.inner: torch.optim.Optimizer = PagedAdamW32bit(groups)
         else:
-            self.inner = torch.optim.AdamW(groups, foreach=foreach or None)  # None: as torch does on the device
+            fused = not foreach and all(fuses(p.device) for p in self.params)
+            # None: as torch does on the device
+            self.inner = torch.optim.AdamW(groups, foreach=foreach or None, fused=fused or None)
+
+    @property
+    def counts_on_device(self) -> bool:
+        """Whether AdamW's count of steps lies beside the weights: a fused kernel reads it there."""
+        return bool(self.inner.defaults.get("fused"))
 
     @property
     def held(self) -> list[torch.Tensor]:
@@ -61,14 +74,13 @@ class Optimizer:
         for group, spans in zip(self.inner.param_groups, self.spans, strict=True):
             group["lr"] = sum(lr * schedule(progress, begins, ends) for lr, begins, ends in spans)
         nn.utils.clip_grad_norm_(self.params, CLIP)
-        for parameter in self.params:
-            if (copy := self.whole.get(id(parameter))) is not None:
-                copy.grad = None if parameter.grad is None else parameter.grad.float()
+        copied = [(p, copy) for p in self.params if (copy := self.whole.get(id(p))) is not None] if self.whole else []
+        for parameter, copy in copied:
+            copy.grad = None if parameter.grad is None else parameter.grad.float()
         self.inner.step()
         with torch.no_grad():
-            for parameter in self.params:
-                if (copy := self.whole.get(id(parameter))) is not None:
-                    parameter.copy_(copy)
+            for parameter, copy in copied:
+                parameter.copy_(copy)
 
     def restart(self) -> None:
         """Forget the moments of a stage that is over: another loss has gradients of another size."""
@@ -78,4 +90,5 @@ class Optimizer:
         """Forget the gradients of weights and copies."""
         for parameter in self.params:
             parameter.grad = None
-        self.inner.zero_grad(set_to_none=True)
+        for copy in self.whole.values():
+            copy.grad = None

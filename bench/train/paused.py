@@ -84,8 +84,9 @@ def take_up(training: Training, done: Trained, folder: Path) -> None:
         elif kind == "state":
             index, _, key = rest.partition(".")
             held = into["whole"][int(index)]
-            # moments live with their weight; AdamW's step count stays on the CPU
-            beside = isinstance(value, torch.Tensor) and value.shape == held.shape and value.dim() > 0
+            # moments live with their weight; AdamW's step count stays on the CPU, but for a fused one
+            moment = isinstance(value, torch.Tensor) and value.shape == held.shape and value.dim() > 0
+            beside = moment or (isinstance(value, torch.Tensor) and optimizer.counts_on_device)
             optimizer.inner.state[held][key] = value.to(held.device) if beside else value
         else:
             others[name] = value

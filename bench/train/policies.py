@@ -23,7 +23,7 @@ from bench.config.schema import Template
 from bench.models.base import Base
 from bench.score.adapted import Adapted, length_sorted
 from bench.score.answers import AnswerReader
-from bench.score.batch import Batch, Encoded
+from bench.score.batch import Batch, Encoded, sent
 from bench.score.readers import VerbalizerReader
 from bench.strategy import Answerer, Examples, Plan, TaskContext, Unsupported
 from bench.train.versions import REFERENCE, Versions, answered, stored_beside
@@ -93,7 +93,7 @@ class Preferring:
         """A batch of one group that knows which rows it is of."""
         batch = self.reader.collate(encoded)
         batch.group = encoded[0].group
-        batch.extra["place"] = torch.tensor([e.place for e in encoded], device=self.reader.device)
+        batch.extra["place"] = sent(torch.tensor([e.place for e in encoded]), self.reader.device)
         return batch
 
     def preference(self, batch: Batch, labels: torch.Tensor) -> torch.Tensor:
