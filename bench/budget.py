@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.config.schema import Budget
 from bench.measure.flops import Book, counting
+from bench.measure.lent import Cost
 from bench.records import Used
 
 WARM_UP_STEPS = 2
@@ -68,6 +69,9 @@ class Meter:
     _recomputed: float = 0.0
     _seconds: float = 0.0
     _handles: list[Any] = field(default_factory=list)
+    # of the running step: forwards that were lent, and seconds charged less those taken
+    _lent: list[Cost] = field(default_factory=list)
+    _ahead: float = 0.0
 
     def watch(self, modules: Iterable[nn.Module]) -> None:
         """Count tokens at every forward of these modules."""
@@ -95,6 +99,19 @@ class Meter:
             self._tokens.append(mask[:, -length:].sum())
         else:
             self._tokens_sum += rows * length
+
+    def lend(self, cost: Cost | None, spent: float) -> None:
+        """Inside a step: `spent` seconds are no work of its own, and it is charged with a forward of this cost that was
+        not run."""
+        self._ahead -= spent
+        if cost is None:
+            return
+        self._ahead += cost.seconds
+        self._lent.append(cost)
+        if self._handles:  # else the forward would not have been seen either
+            self.padded_tokens += cost.padded_tokens
+            self.rows += cost.rows
+            self._tokens_sum += cost.tokens
 
     @property
     def tokens(self) -> int:
@@ -141,16 +158,18 @@ class Meter:
         """
         before, flops, recomputed, first = self.tokens, 0.0, 0.0, False
         forwarded = self.rows, self.padded_tokens
+        self._lent, self._ahead = [], 0.0
 
         @contextmanager
         def passed(shape: tuple[Any, ...]) -> Iterator[None]:
             nonlocal flops, recomputed, first
             known, again = self.book.get(shape), self.again.get(shape)
             if known is None or again is None:
-                first = True
+                first, before_it = True, len(self._lent)
                 with counting() as count:
                     yield
-                known, again = float(count.flops), float(count.recomputed)
+                known = float(count.flops + sum(cost.flops for cost in self._lent[before_it:]))
+                again = float(count.recomputed)
                 self.book.add(shape, known)
                 self.again.add(shape, again)
             else:
@@ -167,11 +186,12 @@ class Meter:
             self._tokens_sum, (self.rows, self.padded_tokens) = before, forwarded
             raise
         self._sync()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + self._ahead
         if self._handles and self.tokens == before:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
-        timed = not first and not aside and len(self.steps) >= WARM_UP_STEPS
+        slow = first or any(cost.counted for cost in self._lent)
+        timed = not slow and not aside and len(self.steps) >= WARM_UP_STEPS
         self.steps.append(Step(seconds, self.tokens - before, flops, recomputed, timed, aside))
         self._flops += flops
         self._recomputed += recomputed

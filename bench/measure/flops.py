@@ -148,6 +148,19 @@ def counting() -> Iterator[Count]:
 
 
 @contextmanager
+def counting_part() -> Iterator[Count]:
+    """Count FLOPs of the block, which may be part of one whose FLOPs are being counted: they stay part of those."""
+    if not _active:
+        with counting() as count:
+            yield count
+        return
+    mode, part = _active[-1][0], Count()
+    before = mode.get_total_flops()
+    yield part
+    part.flops = int(mode.get_total_flops() - before)
+
+
+@contextmanager
 def recomputing() -> Iterator[None]:
     """What the block computes was computed before and is counted apart."""
     if not _active:
