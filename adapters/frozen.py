@@ -91,9 +91,7 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
     return plan
 
 
-def features_of(
-    context: TaskContext, reader: HeadReader, shelf: Shelf, meter: Meter
-) -> tuple[np.ndarray, list[int]]:
+def features_of(context: TaskContext, reader: HeadReader, shelf: Shelf, meter: Meter) -> tuple[np.ndarray, list[int]]:
     """Pooled features of as many labelled rows as the budget allows, (rows, width), and their labels."""
     import torch
 

@@ -76,12 +76,12 @@ class Phase(Record):
     halved: int | None = None
     """Scoring batches that ran out of memory and were scored in halves; None: none."""
     cached_steps: int | None = None
-    """Of `steps`, scoring or reading batches whose features another cell of the run had read. All figures of the phase
-    hold what they cost there (seconds, tokens, FLOPs, peaks), as if they had been read here; None: none."""
+    """Of `steps`, batches whose features had been read before in the run, by another cell or in an earlier phase. The
+    phase's figures hold what they cost then (seconds, tokens, FLOPs, peaks), as if they were read here; None: none."""
     cached_forwards: int | None = None
     """Of `forwards`, rows that were not forwarded for that reason."""
     cached_seconds: float | None = None
-    """Of `seconds`, those of these batches, which this cell did not take."""
+    """Of `seconds`, those of these batches, which the phase did not take."""
     peak_rss_bytes: int | None = None
     """Highest resident set of the cell's process in this phase (VmHWM, reset at its start)."""
     baseline_rss_bytes: int | None = None

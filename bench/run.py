@@ -170,9 +170,7 @@ def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Cons
                 render(request)
 
 
-def probe_all(
-    request: Request, planned: Planned, launcher: Launcher, console: Console, features: Path | None
-) -> None:
+def probe_all(request: Request, planned: Planned, launcher: Launcher, console: Console, features: Path | None) -> None:
     """Ask every finished cell what was asked for and has no answer yet, each on what it has stored."""
     orders = [
         sharing(order, features)

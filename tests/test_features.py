@@ -58,7 +58,14 @@ class Witness:
 
 def orders(family: str, *more: str) -> list[Any]:
     """The cells of `frozen` in a run of the smoke suite."""
-    asked = ["suite=smoke", f"model=random:{family}", "strategies=frozen", "data.source=sample", "threads=1", "device=cpu"]
+    asked = [
+        "suite=smoke",
+        f"model=random:{family}",
+        "strategies=frozen",
+        "data.source=sample",
+        "threads=1",
+        "device=cpu",
+    ]
     return plan.make(load([*asked, *more])).jobs
 
 
@@ -129,7 +136,13 @@ def test_three_seeds_read_a_task_once(tmp_path: Path) -> None:
     """Rows forwarded over all cells, by a witness at the model, over the distinct ones: at most 1.1. Records agree."""
     for model in ("tiny-bert", "tiny-gpt2"):
         for task in ("sst2", "cola"):
-            given = ["suite=glue-small", f"model=random:{model}", "strategies=frozen", "data.source=sample", "threads=1"]
+            given = [
+                "suite=glue-small",
+                f"model=random:{model}",
+                "strategies=frozen",
+                "data.source=sample",
+                "threads=1",
+            ]
             jobs = plan.make(load([*given, f"tasks={task}", "seeds=3", "device=cpu", "budget.labels=12"])).jobs
             assert len(jobs) == 3
             once, every = Witness(), Witness()
@@ -366,5 +379,5 @@ def test_a_run_says_what_was_lent_and_leaves_nothing(tmp_path: Path) -> None:
         found = compare(*(read_side(str(tmp_path / "results" / name)) for name in (base, new)))
         assert found.code == 0 and not found.findings, found.findings
     page = (tmp_path / "reports" / "shared.md").read_text()
-    assert "(16 rows) of frozen models were read by another cell of the run" in page
+    assert "(16 rows) of frozen models had been read before in the run" in page
     assert "Features read once" not in (tmp_path / "reports" / "apart.md").read_text()

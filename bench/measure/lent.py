@@ -1,4 +1,4 @@
-"""Work that a phase did not do because it had been done before: what it had cost, to be charged as if it were done here.
+"""Work that a phase did not do because it had been done before: what it had cost, to be charged as if done here.
 
 A process is in one phase at a time, so what is lent is told to that one.
 """

@@ -74,6 +74,7 @@ def peaks_now(cuda: bool, driver: memory.Sampler | None, resident: memory.Sample
         found["peak_device_bytes"] = (driver.peak or None) if driver else None
     return {name: value for name, value in found.items() if value is not None}
 
+
 def metered(meter: Meter) -> dict[str, Any]:
     """What a meter adds to its phase; nothing where it saw no step."""
     if not meter.steps and not meter.tokens:

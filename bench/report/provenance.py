@@ -166,7 +166,7 @@ def apart(found: Apart) -> str:
 
 
 def _lent(cells: list[CellView]) -> list[Fact]:
-    """How much of what frozen models read had been read by another cell; nothing where each read for itself."""
+    """How much of what frozen models read had been read before in the run; nothing where nothing was."""
     phases = [p for cell in cells if cell.result for p in cell.result.phases.values() if p.cached_steps]
     if not phases:
         return []
@@ -176,8 +176,8 @@ def _lent(cells: list[CellView]) -> list[Fact]:
         Fact(
             "Features read once",
             [
-                f"{taken:,} of {show.count(steps, 'batch', 'batches')} ({show.count(rows, 'row')}) of frozen models were "
-                f"read by another cell of the run, and are charged what they took there: {show.seconds(seconds)}, tokens, "
+                f"{taken:,} of {show.count(steps, 'batch', 'batches')} ({show.count(rows, 'row')}) of frozen models had "
+                f"been read before in the run, and are charged what they took then: {show.seconds(seconds)}, tokens, "
                 "FLOPs and peak memory; features=false has every cell read for itself"
             ],
         )

@@ -67,8 +67,8 @@ class Shelf:
     """FLOPs of the model alone by shape."""
 
     def features(self, reader: HeadReader, module: nn.Module, batch: Batch, meter: Meter) -> torch.Tensor:
-        """Pooled hidden states (items, width) on the batch's device, inside a step of `meter`, which is charged with the
-        forward whether it is run or not. A rehearsal touches no file."""
+        """Pooled hidden states (items, width) on the batch's device, inside a step of `meter`, which is charged with
+        the forward whether it is run or not. A rehearsal touches no file."""
         if self.folder is None or meter.rehearses:
             return reader.features(module, batch)
         begun, phase = time.perf_counter(), lent.now()
