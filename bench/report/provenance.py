@@ -176,9 +176,9 @@ def _lent(cells: list[CellView]) -> list[Fact]:
         Fact(
             "Features read once",
             [
-                f"{taken:,} of {show.count(steps, 'batch', 'batches')} ({show.count(rows, 'row')}) of frozen models had "
-                f"been read before in the run, and are charged what they took then: {show.seconds(seconds)}, tokens, "
-                "FLOPs and peak memory; features=false has every cell read for itself"
+                f"{taken:,} of {show.count(steps, 'batch', 'batches')} ({show.count(rows, 'row')}) of frozen models "
+                f"had been read before in the run, and are charged what they took then: {show.seconds(seconds)}, "
+                "tokens, FLOPs and peak memory; features=false has every cell read for itself"
             ],
         )
     ]
