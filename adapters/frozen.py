@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from bench.budget import Meter
     from bench.models.base import Base
+    from bench.score.features import Shelf
     from bench.score.heads import HeadReader
 
 
@@ -65,12 +66,12 @@ class Frozen(Strategy):
 def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions) -> Plan:
     """One pass over the labelled rows, then a convex problem."""
     from bench.models.parts import count
-    from bench.score.adapted import Adapted
+    from bench.score.features import OnFeatures, Shelf
     from bench.train.plans import head_of
 
-    module, head = reader.target(), head_of(reader)
+    module, head, shelf = reader.target(), head_of(reader), Shelf(context.features)
     plan = Plan(
-        answer=Adapted(module, reader),
+        answer=OnFeatures(module, reader, shelf),
         save=head.save,
         load=head.load,
         seen=[module],
@@ -79,7 +80,7 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
     )
 
     def search(meter: Meter) -> str:
-        features, labels = features_of(context, reader, meter)
+        features, labels = features_of(context, reader, shelf, meter)
         plan.labels_used = len(labels)
         plan.notes.append(solve(reader, features, labels, options.c))
         if meter.budget is not None and len(labels) < len(context.train):
@@ -90,7 +91,7 @@ def probe_plan(context: TaskContext, reader: HeadReader, options: FrozenOptions)
     return plan
 
 
-def features_of(context: TaskContext, reader: HeadReader, meter: Meter) -> tuple[np.ndarray, list[int]]:
+def features_of(context: TaskContext, reader: HeadReader, shelf: Shelf, meter: Meter) -> tuple[np.ndarray, list[int]]:
     """Pooled features of as many labelled rows as the budget allows, (rows, width), and their labels."""
     import torch
 
@@ -108,7 +109,7 @@ def features_of(context: TaskContext, reader: HeadReader, meter: Meter) -> tuple
             if not meter.affords(meter.cost(len(rows), batch.tokens, batch.shape)):
                 break
             with meter.step(batch.shape, len(rows)):
-                parts.append(reader.features(module, batch).float().cpu())
+                parts.append(shelf.features(reader, module, batch, meter).float().cpu())
             labels += [context.train.labels[i] for i in rows]
     if len(set(labels)) < 2:
         raise Unsupported("the budget ended before labels of two kinds were read: raise it")

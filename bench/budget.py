@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.config.schema import Budget
 from bench.measure.flops import Book, Passes
+from bench.measure.lent import Cost
 from bench.measure.steps import Moment, Step, Unread, on_card, seconds_between
 from bench.records import Used
 
@@ -60,6 +61,9 @@ class Meter:
     _recomputed: float = 0.0
     _seconds: float = 0.0
     _handles: list[Any] = field(default_factory=list)
+    # of the running step: forwards that were lent, and seconds charged less those taken
+    _lent: list[Cost] = field(default_factory=list)
+    _ahead: float = 0.0
 
     def watch(self, modules: Iterable[nn.Module]) -> None:
         """Count tokens at every forward of these modules."""
@@ -88,6 +92,19 @@ class Meter:
         else:
             self._tokens_sum += rows * length
 
+    def lend(self, cost: Cost | None, spent: float) -> None:
+        """Inside a step: `spent` seconds are no work of its own, and it is charged with a forward of this cost that was
+        not run."""
+        self._ahead -= spent
+        if cost is None:
+            return
+        self._ahead += cost.seconds
+        self._lent.append(cost)
+        if self._handles:  # else the forward would not have been seen either
+            self.padded_tokens += cost.padded_tokens
+            self.rows += cost.rows
+            self._tokens_sum += cost.tokens
+
     def read(self) -> None:
         """Learn what finished steps have left on the device: their tokens and, on a card, their seconds."""
         unread, self._unread = self._unread, []
@@ -98,8 +115,9 @@ class Meter:
             one.step.tokens += tokens
             self._tokens_late += tokens
             if one.events is not None:
-                one.step.seconds = seconds_between(*one.events)
-                self._seconds += one.step.seconds
+                seconds = seconds_between(*one.events)
+                one.step.seconds += seconds
+                self._seconds += seconds
 
     def _gather(self) -> None:
         """Learn the tokens of forwards since the last step."""
@@ -157,7 +175,8 @@ class Meter:
         Raises `RuntimeError` as `step` does.
         """
         self._gather()
-        before, passes = (self._tokens_sum, self.rows, self.padded_tokens), Passes(self.book, self.again)
+        self._lent, self._ahead = [], 0.0
+        before, passes = (self._tokens_sum, self.rows, self.padded_tokens), Passes(self.book, self.again, self._lent)
         start = self._now()
         try:
             yield passes.one
@@ -169,8 +188,9 @@ class Meter:
         if self._handles and self.rows == before[1]:
             raise RuntimeError(f"a step of {examples} examples went through no watched module: see Plan.seen")
         self.examples += examples
-        timed = not passes.counted and not aside and len(self._taken) >= WARM_UP_STEPS
-        step = Step(0.0, self._tokens_sum - before[0], passes.flops, passes.recomputed, timed, aside)
+        slow = passes.counted or any(cost.counted for cost in self._lent)
+        timed = not slow and not aside and len(self._taken) >= WARM_UP_STEPS
+        step = Step(self._ahead, self._tokens_sum - before[0], passes.flops, passes.recomputed, timed, aside)
         self._note(step, start, end)
         self._flops += passes.flops
         self._recomputed += passes.recomputed
@@ -181,11 +201,11 @@ class Meter:
         """Keep a finished step; what is not known of it yet is read with others later."""
         events = None
         if isinstance(start, float) and isinstance(end, float):
-            step.seconds = end - start
-            self._seconds += step.seconds
+            step.seconds += end - start
         else:
             assert not isinstance(start, float) and not isinstance(end, float)
             events = start, end
+        self._seconds += step.seconds
         self._taken.append(step)
         if self._tokens or events is not None:
             self._unread.append(Unread(step, self._tokens, events))

@@ -45,6 +45,8 @@ class Job(Record):
     adapters_path: str | None = None
     threads: int | None = None
     keep_adapters: bool = True
+    features: str | None = None
+    """Folder for features of frozen models, shared by the run's cells; None: every cell reads for itself."""
     memory_gib: float | None = None
     micro_batch: int | None = None
     """Rows per forward; where the cell says `auto`, what was found."""

@@ -75,6 +75,13 @@ class Phase(Record):
     """Of forward passes repeated for the backward pass (gradient checkpointing); not part of `flops` or any budget."""
     halved: int | None = None
     """Scoring batches that ran out of memory and were scored in halves; None: none."""
+    cached_steps: int | None = None
+    """Of `steps`, batches whose features had been read before in the run, by another cell or in an earlier phase. The
+    phase's figures hold what they cost then (seconds, tokens, FLOPs, peaks), as if they were read here; None: none."""
+    cached_forwards: int | None = None
+    """Of `forwards`, rows that were not forwarded for that reason."""
+    cached_seconds: float | None = None
+    """Of `seconds`, those of these batches, which the phase did not take."""
     peak_rss_bytes: int | None = None
     """Highest resident set of the cell's process in this phase (VmHWM, reset at its start)."""
     baseline_rss_bytes: int | None = None

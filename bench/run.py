@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -44,15 +45,16 @@ def execute(request: Request, console: Console) -> list[Result]:
         say(line)
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
-    with held(run_dir), launched(request, run_dir) as launcher:
+    with held(run_dir), shared(run_dir, request.settings.features) as features, launched(request, run_dir) as launcher:
         write_plan(request, planned, run_dir)
         todo = unfinished(request, planned, say)
         say(f"{request.run_name}: {len(planned.jobs)} cells, {len(planned.jobs) - len(todo)} already have an outcome")
         if todo:
             for ref in planned.models.values():
                 ensure(ref, say)
-            run_all(request, foretold(request, planned, todo, say), launcher, console)
-        probe_all(request, planned, launcher, console)
+            orders = foretold(request, planned, todo, say)
+            run_all(request, [sharing(job, features) for job in orders], launcher, console)
+        probe_all(request, planned, launcher, console, features)
         results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
     pages = render(request)
     say(pages.headline)
@@ -92,6 +94,22 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def shared(run_dir: Path, wanted: bool) -> Iterator[Path | None]:
+    """A folder for what cells of this one command share; gone with it, so that a later run measures anew."""
+    folder = run_dir / ".features"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    try:
+        yield folder.resolve() if wanted else None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sharing(job: Job, features: Path | None) -> Job:
+    """The order, to read by frozen models only what no other cell of the run has read."""
+    return job if features is None else job.model_copy(update={"features": str(features)})
 
 
 def unwritable(key: str, folder: Path, why: str | None) -> UserFault:
@@ -147,13 +165,15 @@ def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Cons
         for i, job in enumerate(todo):
             launcher.run(job)
             if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
+                if job.features is not None:
+                    shutil.rmtree(job.features, ignore_errors=True)  # another task has other texts
                 render(request)
 
 
-def probe_all(request: Request, planned: Planned, launcher: Launcher, console: Console) -> None:
+def probe_all(request: Request, planned: Planned, launcher: Launcher, console: Console, features: Path | None) -> None:
     """Ask every finished cell what was asked for and has no answer yet, each on what it has stored."""
     orders = [
-        order
+        sharing(order, features)
         for job in planned.jobs
         if read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
         for order in probing(job)

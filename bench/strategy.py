@@ -98,6 +98,9 @@ class TaskContext:
     """Whether AdamW works on all weights at once, which takes room beside them; else on a card it is fused."""
     formats: tuple[Template, ...] = ()
     """All prompt formats to train on, the task's own first, where they are several; empty: its own alone."""
+    features: Path | None = None
+    """Folder for what the untouched model gives for a batch, shared with the run's other cells of the same model,
+    precision and device (`bench.score.features`); None: every cell reads for itself."""
 
     def with_template(self, number: int) -> TaskContext:
         """Asked through the task's template of this number. Raises `Unsupported` where it has fewer."""

@@ -31,6 +31,7 @@ from bench.probes.membership import members
 from bench.recording import Recorder
 from bench.records import Apart, Status
 from bench.score.chat import speaks
+from bench.score.features import folder_of
 from bench.space import Space
 from bench.stats.agreement import judged
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
@@ -227,7 +228,13 @@ class Cell(Recorder):
             self.job.micro_batch,
             device=cell.device,
             foreach=cell.foreach,
+            features=self.features(),
         )
+
+    def features(self) -> Path | None:
+        """Where cells of this model share what it gives for a batch while nothing has touched it."""
+        cell, shared = self.job.cell, self.job.features
+        return None if shared is None else folder_of(shared, cell.model_fingerprint, cell.precision, cell.device)
 
 
 def rows_of(name: str, task: Task, located: dict[str, Any]) -> TaskRows:

@@ -13,7 +13,7 @@ from bench.store import write_atomically
 
 DIGITS = 9
 """Of label scores: far more than a near-tie needs."""
-OF_THE_MACHINE = ("step_seconds", "tokens_per_second", "peak_rss_bytes", "baseline_rss_bytes",
+OF_THE_MACHINE = ("step_seconds", "cached_seconds", "tokens_per_second", "peak_rss_bytes", "baseline_rss_bytes",
                   "peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # fmt: skip
 
 

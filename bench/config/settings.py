@@ -44,5 +44,8 @@ class Settings(Frozen):
         None, ge=1, description="CPU threads of a cell; by default every core this process may use"
     )
     keep_adapters: bool = Field(True, description="keep what a strategy stored, so that a later probe need not retrain")
+    features: bool = Field(
+        True, description="read a batch by a frozen model once a run; every cell is charged as if it had read it"
+    )
     predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
     rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")

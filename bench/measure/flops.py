@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from bench.measure.lent import Cost
+
 
 def cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Forward of `_scaled_dot_product_flash_attention_for_cpu`; arguments are shapes (batch, heads, length, dim)."""
@@ -148,6 +150,19 @@ def counting() -> Iterator[Count]:
 
 
 @contextmanager
+def counting_part() -> Iterator[Count]:
+    """Count FLOPs of the block, which may be part of one whose FLOPs are being counted: they stay part of those."""
+    if not _active:
+        with counting() as count:
+            yield count
+        return
+    mode, part = _active[-1][0], Count()
+    before = mode.get_total_flops()
+    yield part
+    part.flops = int(mode.get_total_flops() - before)
+
+
+@contextmanager
 def recomputing() -> Iterator[None]:
     """What the block computes was computed before and is counted apart."""
     if not _active:
@@ -164,8 +179,9 @@ def recomputing() -> Iterator[None]:
 class Passes:
     """FLOPs of one step's passes: looked up by shape, or counted where that is new."""
 
-    def __init__(self, book: Book, again: Book) -> None:
-        self.book, self.again, self.counted = book, again, False
+    def __init__(self, book: Book, again: Book, lent: list[Cost]) -> None:
+        """`lent` grows by what a pass is charged with and does not run."""
+        self.book, self.again, self.lent, self.counted = book, again, lent, False
         self.flops = self.recomputed = 0.0
 
     @contextmanager
@@ -173,10 +189,11 @@ class Passes:
         """The block is a pass of this shape."""
         known, repeated = self.book.get(shape), self.again.get(shape)
         if known is None or repeated is None:
-            self.counted = True
+            self.counted, before = True, len(self.lent)
             with counting() as count:
                 yield
-            known, repeated = float(count.flops), float(count.recomputed)
+            known = float(count.flops + sum(cost.flops for cost in self.lent[before:]))
+            repeated = float(count.recomputed)
             self.book.add(shape, known)
             self.again.add(shape, repeated)
         else:

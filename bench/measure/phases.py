@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from bench.budget import Meter
-from bench.measure import card, memory
+from bench.measure import card, lent, memory
 from bench.records import Phase
 
 
@@ -36,23 +36,43 @@ class Ledger:
             driver = stack.enter_context(memory.Sampler(card.process_bytes)) if cuda else None
             # without a resettable high-water mark (macOS, some containers) the peak is sampled
             resident = None if resettable else stack.enter_context(memory.Sampler(memory.resident))
+
+            def peaks() -> dict[str, int]:
+                return peaks_now(cuda, driver, resident)
+
+            borrowed = stack.enter_context(lent.phase(peaks))
             try:
                 yield
             finally:
                 if cuda:
                     torch.cuda.synchronize()
-                seconds = time.perf_counter() - start
+                seconds = time.perf_counter() - start + borrowed.ahead
                 stack.close()
                 figures: dict[str, Any] = {"seconds": seconds, "baseline_rss_bytes": baseline}
-                figures["peak_rss_bytes"] = memory.high_water() if resident is None else resident.peak
-                if cuda:
-                    figures["peak_allocated_bytes"] = torch.cuda.max_memory_allocated()
-                    figures["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
-                    figures["peak_device_bytes"] = (driver.peak or None) if driver else None
+                figures |= {name: max(value, borrowed.highest.get(name, 0)) for name, value in peaks().items()}
+                if cuda and not borrowed.steps:  # nobody knows how much of a phase's energy one forward takes
                     after = card.energy_joules()
                     if energy is not None and after is not None:
                         figures["energy_joules"] = after - energy
+                if borrowed.steps:
+                    figures |= {
+                        "cached_steps": borrowed.steps,
+                        "cached_forwards": borrowed.forwards,
+                        "cached_seconds": borrowed.seconds,
+                    }
                 self.phases[name] = Phase(**figures, **(metered(meter) if meter is not None else {}))
+
+
+def peaks_now(cuda: bool, driver: memory.Sampler | None, resident: memory.Sampler | None) -> dict[str, int]:
+    """The peaks of the running phase up to now, bytes; what is not known is left out."""
+    found: dict[str, int | None] = {"peak_rss_bytes": memory.high_water() if resident is None else resident.peak}
+    if cuda:
+        import torch
+
+        found["peak_allocated_bytes"] = torch.cuda.max_memory_allocated()
+        found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
+        found["peak_device_bytes"] = (driver.peak or None) if driver else None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def metered(meter: Meter) -> dict[str, Any]:

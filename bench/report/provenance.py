@@ -58,6 +58,7 @@ def facts(run: Run) -> list[Fact]:
             if infos
             else [show.ABSENT],
         ),
+        *_lent(cells),
         Fact("Measured", _times(environments)),
         Fact("Planned", [run.plan.created]),
     ]
@@ -162,6 +163,25 @@ def apart(found: Apart) -> str:
         f"; not compared, for the sample has no such file: {show.listed(found.missing, 20)}" if found.missing else ""
     )
     return f" ({found.dropped:,} of {found.of:,} dropped because a text of theirs stands in {sets}{missing})"
+
+
+def _lent(cells: list[CellView]) -> list[Fact]:
+    """How much of what frozen models read had been read before in the run; nothing where nothing was."""
+    phases = [p for cell in cells if cell.result for p in cell.result.phases.values() if p.cached_steps]
+    if not phases:
+        return []
+    steps, taken = sum(p.steps or p.cached_steps or 0 for p in phases), sum(p.cached_steps or 0 for p in phases)
+    rows, seconds = sum(p.cached_forwards or 0 for p in phases), sum(p.cached_seconds or 0 for p in phases)
+    return [
+        Fact(
+            "Features read once",
+            [
+                f"{taken:,} of {show.count(steps, 'batch', 'batches')} ({show.count(rows, 'row')}) of frozen models "
+                f"had been read before in the run, and are charged what they took then: {show.seconds(seconds)}, "
+                "tokens, FLOPs and peak memory; features=false has every cell read for itself"
+            ],
+        )
+    ]
 
 
 def _ended(cell: CellView) -> str:

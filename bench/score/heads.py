@@ -97,7 +97,11 @@ class HeadReader(nn.Module):
 
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 logits (items, labels)."""
-        out: torch.Tensor = self.head(self.features(module, batch).to(self.head.weight.dtype)).float()
+        return self.answers(self.features(module, batch))
+
+    def answers(self, features: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (items, labels) of pooled hidden states (items, width)."""
+        out: torch.Tensor = self.head(features.to(self.head.weight.dtype)).float()
         return out
 
 
