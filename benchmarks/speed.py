@@ -63,12 +63,10 @@ def rows(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
              "same": f"losses at most {one['largest_difference_of_losses']:.1e} apart"}
             for cell, one in found["cells"].items()
         ]  # fmt: skip
-    if name == "sweep":
-        other = len(found["other"])
-        what = f"sweep of {found['cells']} cells against a process a cell"
-        return [{"what": what, **found, "same": f"{other} cells with other predictions"}]
     what = "backbone passes a (task, model) over seeds, `frozen` (at most)"
-    return [{"what": what, **found, "same": f"{found['other']} cells with other predictions"}]
+    if name == "sweep":
+        what = f"sweep of {found['cells']} cells against a process a cell"
+    return [{"what": what, **found, "same": f"{len(found['other'])} cells with other predictions"}]
 
 
 def missed(row: dict[str, Any]) -> bool:

@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,6 +47,7 @@ from bench.strategy import Plan, TaskContext
 from bench.train.loop import Training
 from bench.train.order import batches
 from bench.worker import seed_everything
+from benchmarks.paired import ratio
 
 BOUND = 0.97
 """Least ratio of the engine's real tokens a second to the bare loop's."""
@@ -216,13 +216,6 @@ def paired(one: Side, two: Side, rounds: int, steps: int) -> dict[str, Any]:
         told[name] = ratio([b[clock] / a[clock] for a, b in took])
         told[name]["seconds_a_step"] = [statistics.median(pair[i][clock] for pair in took) / steps for i in (0, 1)]
     return told
-
-
-def ratio(of: list[float]) -> dict[str, Any]:
-    """Median of paired ratios with a 95% percentile bootstrap interval over pairs."""
-    drawn = np.random.default_rng(0).choice(of, size=(10_000, len(of)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return {"ratio": statistics.median(of), "low": float(low), "high": float(high)}
 
 
 def against_bare(name: str, rounds: int, steps: int) -> dict[str, Any]:
