@@ -80,7 +80,9 @@ def line(row: dict[str, Any], commit: str | None) -> str:
     """One line of Markdown."""
     if row["wanted"] is None:
         return f"| {row['what']} | | not measured | | {row['same']} | |"
-    spread = f" [{row['low']:.2f}, {row['high']:.2f}]" if row.get("low") is not None else ""
+    spread = ""
+    if row.get("low") is not None:
+        spread = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] < row["high"] else " (one round)"
     wall = "" if row.get("wall_ratio") is None else f"{row['wall_ratio']:.2f}"
     measured = f"{row['ratio']:.2f}{spread}" + (", **missed**" if missed(row) else "")
     return f"| {row['what']} | {row['wanted']:g} | {measured} | {wall} | {row['same']} | {(commit or '')[:7]} |"
