@@ -47,7 +47,7 @@ class AdapterFusion(Strategy):
 
     family = "additive"
     trains = "a bottleneck network a task, then an attention over them"
-    parameters = "n (2 m d + d + m) + 3 d^2 + 2 d a block, n adapters"
+    parameters = "n (2 m d + d + m) + 3 d^2 + d a block, n adapters"
     memory = "the weights, 16 bytes a trained parameter in fp32 (the attention is as large as a quarter of a block)"
     paper = "Pfeiffer et al. 2021, AdapterFusion: Non-Destructive Task Composition for Transfer Learning"
     needs = Needs(train_labels=2)
@@ -218,7 +218,8 @@ def attention_over(width: int, like: nn.Parameter) -> nn.Module:
     value = nn.Linear(width, width, bias=False)
     with torch.no_grad():
         value.weight.copy_(torch.eye(width) + 1e-6 * torch.randn(width, width))
-    parts = {"query": nn.Linear(width, width), "key": nn.Linear(width, width), "value": value}
+    # no bias of keys either: what all of them share changes no softmax over them, so it would be counted and never learn
+    parts = {"query": nn.Linear(width, width), "key": nn.Linear(width, width, bias=False), "value": value}
     return nn.ModuleDict(parts).to(device=like.device, dtype=like.dtype)
 
 

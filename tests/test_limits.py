@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from records_factory import Fake, write_run
 from test_conformance import job_of
 from tiny import STRATEGIES, drive
@@ -138,12 +139,14 @@ def test_a_new_shape_costs_at_most_its_bound() -> None:
 def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Result:
     """The record of a cell that fails in its third step."""
 
-    def third(loss: float, step: int) -> float:
-        if step == 2:
-            raise error
-        return loss
+    passes, taken = loop.accumulate, count()
 
-    monkeypatch.setattr(loop, "checked", third)
+    def third(*given: Any) -> list[torch.Tensor]:
+        if next(taken) == 2:
+            raise error
+        return passes(*given)
+
+    monkeypatch.setattr(loop, "accumulate", third)
     job = job_of("full", "tiny-gpt2", tmp_path)
     Path(job.folder).mkdir(parents=True)
     assert run_cell(job, partial(tiny.base, "tiny-gpt2"), lambda phase, share: None) == 0
