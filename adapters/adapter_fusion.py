@@ -218,7 +218,7 @@ def attention_over(width: int, like: nn.Parameter) -> nn.Module:
     value = nn.Linear(width, width, bias=False)
     with torch.no_grad():
         value.weight.copy_(torch.eye(width) + 1e-6 * torch.randn(width, width))
-    # no bias of keys either: what all of them share changes no softmax over them, so it would be counted and never learn
+    # keys have no bias: what all of them share changes no softmax over them, so it would be counted and never learn
     parts = {"query": nn.Linear(width, width), "key": nn.Linear(width, width, bias=False), "value": value}
     return nn.ModuleDict(parts).to(device=like.device, dtype=like.dtype)
 
