@@ -26,7 +26,7 @@ from bench.store import read_result
 
 HERE = Path(__file__).resolve().parent
 TASKS = {"sst2": 0, "mmlu_anatomy": 0, "boolq": 0, "mmlu_anatomy_texts": 5}
-"""File in `lm_eval/` -> demonstrations. With them a quarter of the items is asked: lm-eval reads them anew each time."""
+"""File in `lm_eval/` -> demonstrations. With them a quarter of the items: lm-eval reads them anew for each option."""
 NEAR = 1e-3
 """Two options whose log-likelihoods lie this close are a tie for all that single precision can tell."""
 
@@ -47,10 +47,11 @@ def main(mirror: str, *options: str) -> int:
 
 def by_us(work: Path, task: str, shots: int, mirror: str, asked: dict[str, str]) -> dict[str, Any]:
     """Accuracy and log-likelihoods by document, of `bench run`."""
+    items = int(asked["items"]) // (4 if shots else 1)
     command = [
         sys.executable, "-m", "bench", "run", "suite=glue-small", f"tasks={task}", "strategies=zero_shot", "seeds=1",
         f"tasks.{task}.data.lm_eval={HERE / 'lm_eval' / task}.yaml", f"tasks.{task}.data.shots={shots}",
-        f"tasks.{task}.limit={int(asked['items']) // (4 if shots else 1)}", f"model={asked['model']}", f"data.mirror={mirror}", "predict=false",
+        f"tasks.{task}.limit={items}", f"model={asked['model']}", f"data.mirror={mirror}", "predict=false",
         f"run.name=agree-{task}", f"results_dir={work}/results", f"reports_dir={work}/reports",
     ]  # fmt: skip
     called(command, HERE.parent)
