@@ -75,6 +75,10 @@ def check(runs: list[Run]) -> Checked:
         leftovers(run.folder, found)
         for cell in run.cells:
             check_cell(cell, found)
+            if run.plan and not cell.planned:
+                found.add("orphan", cell.folder, "plan.json does not name it: of an earlier request, in no report")
+        if run.plan is None:
+            continue
         named = {cell.folder.name for cell in run.cells}
         for folder in sorted(path for path in run.folder.iterdir() if path.is_dir() and path.name not in named):
             if not re.fullmatch(LEFTOVERS[2][0], folder.name):
@@ -117,8 +121,6 @@ def check_cell(cell: Found, found: Checked) -> None:
         found.records += 1
         if readable(path, found):
             check_result(cell, found)
-        if not cell.planned:
-            found.add("orphan", cell.folder, "plan.json does not name it: kept from an earlier request, in no report")
     else:
         found.add("missing", cell.folder, "planned, and has no record yet")
     if cell.folder.is_dir():
