@@ -263,6 +263,6 @@ def test_a_plan_that_is_gone_damaged_or_newer(check: Callable[..., Told], run: P
 
 
 def test_a_failed_cell_needs_no_predictions(check: Callable[..., Told], run: Path) -> None:
-    """Nor does one that is ok and has no scores of items, which is damage of its own."""
+    """What it scored was taken back when it failed."""
     record = Result.model_validate_json((cell(run, "mrpc-full") / "result.json").read_text())
     assert record.outcome.status is Status.diverged and check() == (0, [])

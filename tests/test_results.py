@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from cli_runs import watched
+from cli_runs import ROOT, watched
 from fault_fixtures import Fault
 from records_factory import Fake, write_run
 
@@ -217,7 +217,7 @@ def test_hostile_records_can_be_exported(here: Path, capsys: pytest.CaptureFixtu
 
 def test_parts_stand_in_a_records_order() -> None:
     """A column that only a later record has stands with its part, and a part that is absent is no column of its own."""
-    path = next(Path("results/samples").resolve().glob("*/*/result.json"))
+    path = next((ROOT / "results" / "samples").glob("*/*/result.json"))
     first = read_result(path)
     second = first.model_copy(
         update={"parameters": None, "scores": {"late": next(iter((first.scores or {}).values()))}}
