@@ -48,8 +48,8 @@ def cell_info(
         **how_computed(suite, task, variant),
         **what_is_read(suite, name, variant, dose, located),
     }
-    return CellInfo(
-        id=identity.cell_id(name, variant.name, seed, {**identified(measured), "data": located[name].fingerprint}),
+    cell = CellInfo(
+        id="",
         suite=suite.name,
         model=public_name(model),
         task=name,
@@ -60,6 +60,7 @@ def cell_info(
         held_out=registry.type_of(name, suite.tasks) if variant.strategy.other_types else None,
         **measured,
     )
+    return cell.model_copy(update={"id": identity.id_of(cell, located[name].fingerprint)})
 
 
 def engine_of(variant: Variant) -> str | None:
@@ -90,15 +91,6 @@ def what_is_read(suite: Suite, name: str, variant: Variant, dose: int, located: 
         "plant": dose,
         "plant_items": planted.items if dose and planted else None,
     }
-
-
-def identified(measured: dict[str, Any]) -> dict[str, Any]:
-    """What the hash covers. An axis added later is left out where it is off, so that earlier records stand."""
-    return {key: value for key, value in measured.items() if key not in LATER or value}
-
-
-LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest", "engine")
-"""Axes that came after the first records."""
 
 
 def trained_formats(suite: Suite, variant: Variant, tasks: list[str]) -> dict[str, list[Template]]:

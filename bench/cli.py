@@ -41,10 +41,12 @@ def run(tokens: Tokens = None) -> None:
     """Run or resume every cell of a suite and render its report."""
     from bench.config import load
     from bench.run import execute, exit_code, probed
+    from bench.stopping import Stop
 
     request = load(tokens or [])
-    results = execute(request, out())
-    raise typer.Exit(exit_code([*results, *probed(request)]))
+    stop = Stop(request.settings.run.max_hours)
+    results = execute(request, out(), stop)
+    raise typer.Exit(exit_code([*results, *probed(request)], stop))
 
 
 @app.command(context_settings=LOOSE)
@@ -232,6 +234,20 @@ def compare(
     for line in show.lines(found):
         print(line)
     raise typer.Exit(found.code)
+
+
+@app.command(context_settings=LOOSE)
+def results(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[RUN ...] [KEY=VALUE]...")] = None,
+    as_json: Json = False,
+    fsck: Annotated[bool, typer.Option("--fsck", help="check every record; exit code 1 where one is damaged")] = False,
+    migrate: Annotated[bool, typer.Option("--migrate", help="rewrite records of older schema versions")] = False,
+    force: Annotated[bool, typer.Option("--force", help="let export=FILE replace a file")] = False,
+) -> None:
+    """List, filter and export recorded cells; check records, or bring them to the present schema."""
+    from bench.shelf import asked, command
+
+    raise typer.Exit(command.answer(asked.read(words or [], fsck, migrate, force), as_json, out()))
 
 
 @contextmanager

@@ -25,6 +25,8 @@ def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]
         result = read_result(path)
     except (ValueError, OSError) as error:
         return False, str(error)
+    if result.cell.id != job.cell.id:
+        return False, f"{path}: the record is of another cell ({result.cell.id})"
     status, rerun = result.outcome.status, settings.rerun
     if status in (Status.error, Status.interrupted) or rerun == "all":
         return False, None

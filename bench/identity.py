@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.config.schema import Task, Template
 from bench.places import PACKAGE, bundled
+from bench.records import CellInfo
 
 NUMERICS = 4
 """Version number of our numerics: raised when a change of ours changes results on purpose."""
@@ -29,6 +30,7 @@ PRESENTATION = (
     "live.py",
     "doctor.py",
     "listing.py",
+    "shelf",
     "__main__.py",
 )
 
@@ -78,6 +80,23 @@ def formats_digest(formats: Mapping[str, Sequence[Template]]) -> str | None:
 def cell_id(task: str, strategy: str, seed: int, identity: dict[str, Any]) -> str:
     """`task-strategy-s{seed}-{hash8}`; the hash covers `identity`, which the planner builds."""
     return f"{slug(task)}-{slug(strategy)}-s{seed}-{digest(identity, 8)}"
+
+
+MEASURED = (
+    "base_strategy", "readout", "metric", "seed", "options", "budget", "precision", "device", "model_fingerprint",
+    "task_digest", "numerics", "engine", "batch", "micro_batch", "sequence", "checkpointing", "foreach", "sources",
+    "formats_digest", "limit", "plant", "plant_items",
+)  # fmt: skip
+"""Fields of a cell that its id covers, beside the task's and strategy's names and the fingerprint of its data."""
+LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest", "engine")
+"""Those that came after the first records: left out where they are off, so that earlier records stand."""
+
+
+def id_of(cell: CellInfo, fingerprint: str) -> str:
+    """The id that a cell's own fields and its data's fingerprint give; that of a record unless one was changed."""
+    fields = cell.model_dump(mode="json", include=set(MEASURED))
+    told = {key: value for key, value in fields.items() if key not in LATER or value}
+    return cell_id(cell.task, cell.strategy, cell.seed, {**told, "data": fingerprint})
 
 
 def slug(name: str) -> str:

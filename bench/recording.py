@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -142,7 +143,9 @@ class Recorder:
         folder = Path(self.job.folder)
         ok = status == Status.ok
         if ok and self.predictions is not None:
-            write_atomically(folder / "predictions.parquet", parquet(self.predictions))
+            written = parquet(self.predictions)
+            write_atomically(folder / "predictions.parquet", written)
+            self.fields["predictions_sha256"] = hashlib.sha256(written).hexdigest()
         if not ok:
             self.fields.pop("scores", None)
             self.fields["used"] = self.used_so_far(status)

@@ -210,6 +210,8 @@ class Result(Record):
     data: DataInfo
     model_note: str | None = None
     """What the base model already is (instruction-tuned, 4-bit source, random ...), in a sentence."""
+    predictions_sha256: str | None = None
+    """SHA-256 of predictions.parquet as it was written; None where there is none, and in records older than this."""
     curated: list[Curated] = Field(default_factory=list)
     """What a filter or a choice left of the rows of its sources, where one was asked for."""
     near_ties: int | None = None

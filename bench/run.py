@@ -18,6 +18,7 @@ from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job, probing
 from bench.launch import Launcher, set_aside
+from bench.locked import held, unwritable
 from bench.measure.environment import machine
 from bench.models.cache import ensure
 from bench.outlook import foretold
@@ -27,13 +28,16 @@ from bench.records import PlanFile, Result, Status
 from bench.refusals import unasked
 from bench.report import Rendered
 from bench.report import render as render_pages
-from bench.store import probe_file, read_plan, read_probe, read_result, write_record
+from bench.stopping import LEFT, Stop
+from bench.store import is_newer, newer_records, probe_file, read_plan, read_probe, read_result, write_record
 
 Say = Callable[[str], None]
 
 
-def execute(request: Request, console: Console) -> list[Result]:
-    """Run a request; the records of all its cells in order. Raises `UserFault`, `KeyboardInterrupt`."""
+def execute(request: Request, console: Console, stop: Stop | None = None) -> list[Result]:
+    """Run a request; the records of its cells in order, without those that `stop` left (by default the rule of
+    `run.max_hours`). Raises `UserFault`, `KeyboardInterrupt`."""
+    stop = stop or Stop(request.settings.run.max_hours)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -46,19 +50,23 @@ def execute(request: Request, console: Console) -> list[Result]:
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
     with held(run_dir), shared(run_dir, request.settings.features) as features, launched(request, run_dir) as launcher:
+        refuse_newer(planned, run_dir)
         write_plan(request, planned, run_dir)
         todo = unfinished(request, planned, say)
         say(f"{request.run_name}: {len(planned.jobs)} cells, {len(planned.jobs) - len(todo)} already have an outcome")
         if todo:
             for ref in planned.models.values():
                 ensure(ref, say)
-            orders = foretold(request, planned, todo, say)
-            run_all(request, [sharing(job, features) for job in orders], launcher, console)
-        probe_all(request, planned, launcher, console, features)
-        results = [read_result(Path(job.folder) / "result.json") for job in planned.jobs]
+            orders = [sharing(job, features) for job in foretold(request, planned, todo, say)]
+            run_all(request, orders, launcher, console, stop)
+        if not stop.cells:
+            probe_all(request, planned, launcher, console, stop, features)
+        results = [read_result(path) for job in planned.jobs if (path := Path(job.folder) / "result.json").is_file()]
     pages = render(request)
     say(pages.headline)
     say(f"report: {pages.html} and {pages.markdown}")
+    if stop.stopped:
+        say(stop.line(len(planned.jobs)))
     return results
 
 
@@ -78,25 +86,6 @@ def pages_fit(folder: Path) -> None:
 
 
 @contextmanager
-def held(run_dir: Path) -> Iterator[None]:
-    """The run's folder, made and locked: two runs under one name would overwrite each other's cells."""
-    from filelock import FileLock, Timeout
-
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserFault(f"another run is writing {run_dir}; wait for it, or use run.name= for another folder") from None
-    except OSError as error:
-        raise unwritable("results_dir", run_dir, error.strerror) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def shared(run_dir: Path, wanted: bool) -> Iterator[Path | None]:
     """A folder for what cells of this one command share; gone with it, so that a later run measures anew."""
     folder = run_dir / ".features"
@@ -112,9 +101,17 @@ def sharing(job: Job, features: Path | None) -> Job:
     return job if features is None else job.model_copy(update={"features": str(features)})
 
 
-def unwritable(key: str, folder: Path, why: str | None) -> UserFault:
-    """The fault for a folder that cannot be written; `key` names the setting."""
-    return UserFault(f"{key}: cannot write into {folder}: {why}; allowed: a writable folder")
+def refuse_newer(planned: Planned, run_dir: Path) -> None:
+    """Refuse to write where a newer version wrote: its records would be lost. Raises `UserFault`."""
+    plan_file = run_dir / "plan.json"
+    found = [plan_file] if is_newer(plan_file) else []
+    found += [path for job in planned.jobs for path in newer_records(Path(job.folder))]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise UserFault(
+            f"{found[0]}{more}: written by a newer version, which this one would overwrite; update adaptbench, or use "
+            "run.name= for another folder"
+        )
 
 
 def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
@@ -158,11 +155,16 @@ def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
         launcher.stop()
 
 
-def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Console) -> None:
-    """Run the cells in order, rendering the report whenever a task is complete and nothing is being measured."""
+def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Console, stop: Stop | None = None) -> None:
+    """Run the cells in order until `stop` says so, rendering the report whenever a task is complete and nothing is
+    being measured."""
+    stop = stop or Stop(None)
     earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     with live.make(console, todo, earlier) as launcher.show:
         for i, job in enumerate(todo):
+            if not stop.begins():
+                stop.cells = len(todo) - i
+                break
             launcher.run(job)
             if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
                 if job.features is not None:
@@ -170,8 +172,11 @@ def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Cons
                 render(request)
 
 
-def probe_all(request: Request, planned: Planned, launcher: Launcher, console: Console, features: Path | None) -> None:
-    """Ask every finished cell what was asked for and has no answer yet, each on what it has stored."""
+def probe_all(
+    request: Request, planned: Planned, launcher: Launcher, console: Console, stop: Stop, features: Path | None
+) -> None:
+    """Ask every finished cell what was asked for and has no answer yet, each on what it has stored, until `stop` says
+    so."""
     orders = [
         sharing(order, features)
         for job in planned.jobs
@@ -185,6 +190,9 @@ def probe_all(request: Request, planned: Planned, launcher: Launcher, console: C
         ensure(ref)  # all cells may be finished long ago, and the cache empty since
     with live.make(console, orders, {}) as launcher.show:
         for i, order in enumerate(orders):
+            if not stop.begins():
+                stop.probes = len(orders) - i
+                break
             launcher.probe(order)
             if i + 1 < len(orders) and orders[i + 1].cell.task != order.cell.task:
                 render(request)
@@ -211,6 +219,8 @@ def probed(request: Request) -> list[ProbeRecord]:
     return found
 
 
-def exit_code(results: Iterable[Result | ProbeRecord]) -> int:
-    """0: every cell and probe has a recorded outcome; 1: some is `error`."""
+def exit_code(results: Iterable[Result | ProbeRecord], stop: Stop | None = None) -> int:
+    """0: every cell and probe has a recorded outcome; 1: some is `error`; 75: `stop` left some, which comes first."""
+    if stop is not None and stop.stopped:
+        return LEFT
     return int(any(result.outcome.status == Status.error for result in results))

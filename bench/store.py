@@ -6,11 +6,12 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from bench.errors import UserFault
+from bench.migrations import Kind, Newer, raised
 from bench.probed import PROBE_VERSION, ProbeRecord
 from bench.records import SCHEMA_VERSION, PlanFile, Record, Result
 
@@ -42,23 +43,71 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read one `result.json`. Raises `ValueError` with one sentence where it is damaged or of another schema."""
-    return _read(path, Result, SCHEMA_VERSION)
+    """Read one `result.json`, whatever its schema version up to ours.
+
+    Raises `ValueError` with one sentence where it is damaged, `Newer` where a newer version wrote it.
+    """
+    return _read(path, Result, "result", SCHEMA_VERSION)
 
 
-def _read(path: Path, kind: type[AnyRecord], wanted: int) -> AnyRecord:
+def read_json(path: Path) -> Any:
+    """The JSON of a file. Raises `ValueError` with one sentence where it is none, `OSError` where it cannot be read."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != wanted:
-        raise ValueError(f"{path}: schema_version {version!r}, this version reads {wanted}")
+    except RecursionError:
+        raise ValueError(f"{path}: not JSON of a record (nested too deeply)") from None
+
+
+def _read(path: Path, model: type[AnyRecord], kind: Kind, wanted: int) -> AnyRecord:
+    raw = read_json(path)
     try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
+        return model.model_validate(raised(raw, kind, wanted))
+    except ValidationError as error:  # which is a ValueError too
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except Newer as error:
+        raise Newer(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+class Kept(NamedTuple):
+    """A kind of file that holds a record."""
+
+    model: type[Record]
+    kind: Kind
+    version: int
+
+
+def kind_of(path: Path) -> Kept:
+    """Which kind of record a file is by its name and folder."""
+    if path.name == "plan.json":
+        return Kept(PlanFile, "plan", SCHEMA_VERSION)
+    if path.parent.name == "probes":
+        return Kept(ProbeRecord, "probe", PROBE_VERSION)
+    return Kept(Result, "result", SCHEMA_VERSION)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record of whichever kind. Raises as `read_result` does."""
+    return _read(path, *kind_of(path))
+
+
+def newer_records(folder: Path) -> list[Path]:
+    """Files of a cell's folder that a newer version wrote: its record and those of its probes."""
+    return [p for p in (folder / "result.json", *sorted((folder / "probes").glob("*.json"))) if is_newer(p)]
+
+
+def is_newer(path: Path) -> bool:
+    """Whether a newer version wrote a record; a file that is missing or no record was written by none."""
+    try:
+        raw = read_json(path)
+    except (ValueError, OSError):
+        return False
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    return isinstance(version, int) and version > kind_of(path).version
 
 
 def probe_file(folder: Path, probe: str) -> Path:
@@ -73,16 +122,17 @@ def log_file(folder: Path, probe: str | None = None) -> Path:
 
 def read_probe(path: Path) -> ProbeRecord:
     """Read the record of a probe. Raises `ValueError` with one sentence where it is damaged or of another schema."""
-    return _read(path, ProbeRecord, PROBE_VERSION)
+    return _read(path, ProbeRecord, "probe", PROBE_VERSION)
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Read `plan.json`. Raises `UserFault` where there is none or it is damaged."""
+    """Read `plan.json`. Raises `UserFault` where there is none, it is damaged, or a newer version wrote it."""
     if not path.is_file():
         raise UserFault(f"nothing to report: {path} does not exist; run the suite first")
     try:
-        return PlanFile.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError, ValueError) as error:
-        raise UserFault(
-            f"{path} is damaged ({str(error).splitlines()[0]}); run the suite again to rewrite it"
-        ) from None
+        return _read(path, PlanFile, "plan", SCHEMA_VERSION)
+    except Newer as error:
+        raise UserFault(str(error)) from None
+    except (ValueError, OSError) as error:
+        why = str(error).removeprefix(f"{path}: ").splitlines()[0]
+        raise UserFault(f"{path} is damaged ({why}); run the suite again to rewrite it") from None

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.identity import id_of
 from bench.records import CellInfo, DataInfo, Outcome, Parameters, Phase, PlanFile, Result, Status, Training, Used
 from bench.stats.metrics import score
 from bench.store import write_record
 
 GIB = 1024**3
+FINGERPRINT = "sha256:" + "7e" * 32
 TASKS: dict[str, tuple[str, int, float, str, int]] = {
     # name -> metric, labels, share of the last label, skill needed (easy .. hopeless), test items
     "sst2": ("accuracy", 2, 0.51, "easy", 872),
@@ -70,6 +72,8 @@ class Fake:
     cuda: bool = False
     code_digest: str = "digest-now"
     description: str = "Four GLUE tasks, 128 labels each."
+    hashed: bool = False
+    """Whether the ids of its cells are those that their fields give, as in a real run."""
 
 
 def write_run(root: Path, fake: Fake) -> Path:
@@ -104,7 +108,7 @@ def cell(fake: Fake, model: str, task: str, strategy: str, seed: int) -> CellInf
     """The identity of one fake cell."""
     family, seeded = STRATEGIES.get(strategy, ("other PEFT", True))[:2]
     mark = hashlib.sha256(f"{model}{task}{strategy}{seed}".encode()).hexdigest()[:8]
-    return CellInfo(
+    info = CellInfo(
         id=re.sub(r"[^\w.-]", "_", f"{task}-{strategy}-s{seed}-{mark}")[:100],
         suite=fake.name,
         model=model,
@@ -127,6 +131,7 @@ def cell(fake: Fake, model: str, task: str, strategy: str, seed: int) -> CellInf
         task_digest="0" * 16,
         numerics=1,
     )
+    return info.model_copy(update={"id": id_of(info, FINGERPRINT)}) if fake.hashed else info
 
 
 def _rng(*parts: object) -> np.random.Generator:
@@ -199,7 +204,7 @@ def _common(fake: Fake, info: CellInfo) -> dict[str, Any]:
         "environment": environment(fake.code_digest),
         "data": DataInfo(
             source=fake.source,
-            fingerprint="sha256:" + "7e" * 32,
+            fingerprint=FINGERPRINT,
             train_rows=67_349,
             test_rows=fake.items or 872,
             truncated=3,

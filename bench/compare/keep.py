@@ -74,5 +74,6 @@ def stripped(result: Result) -> Result:
         update={
             "phases": phases, "environment": environment, "used": used, "predicted": predicted,
             "training": None, "tuning": None, "curated": [], "notes": [], "model_note": None,
+            "predictions_sha256": None,
         }
     )  # fmt: skip

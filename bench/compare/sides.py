@@ -41,7 +41,7 @@ class Baseline(Record):
 
 @dataclass(frozen=True)
 class Seen:
-    """One cell of a side. `status` is that of its record, or `not_run`, or `damaged`."""
+    """One cell of a side. `status` is that of its record, or `not_run`, `damaged` or `newer`."""
 
     info: CellInfo
     status: str

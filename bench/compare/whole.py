@@ -16,7 +16,7 @@ from bench.compare.sides import Side
 from bench.compare.speed import Paced, Spread, spreads
 from bench.report.format import count
 
-BROKEN = ("error", "interrupted", "damaged", "not_run")
+BROKEN = ("error", "interrupted", "damaged", "newer", "not_run")
 """How a cell may end without an outcome of its own."""
 LIBRARIES = ("python", "torch", "transformers", "peft", "tokenizers", "safetensors", "scikit-learn", "numpy",
              "bitsandbytes")  # fmt: skip

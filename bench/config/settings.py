@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.config.frozen import Frozen, safe_name
 
@@ -21,6 +21,9 @@ class RunSettings(Frozen):
 
     name: str | None = Field(None, description="folder under results/; by default the suite's name")
     cell_seconds: float = Field(3600.0, gt=0, description="a cell running longer becomes the outcome `timeout`")
+    max_hours: float | None = Field(
+        None, gt=0, description="no further cell begins after so many hours; the same command goes on later"
+    )
 
     @field_validator("name")
     @classmethod
@@ -49,3 +52,12 @@ class Settings(Frozen):
     )
     predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
     rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")
+
+    @model_validator(mode="after")
+    def comes_to_an_end(self) -> Settings:
+        if self.rerun == "all" and self.run.max_hours is not None:
+            raise ValueError(
+                "rerun=all begins again with every cell each time, so under run.max_hours the last ones are never "
+                "reached; allowed: rerun=changed or failed, or no run.max_hours"
+            )
+        return self

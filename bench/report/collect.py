@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from bench.migrations import Newer
 from bench.probed import ProbeRecord
 from bench.records import CellInfo, PlanFile, Result, Score, Status
 from bench.report.format import finite
@@ -14,6 +15,7 @@ from bench.store import read_plan, read_probe, read_result
 
 NOT_RUN = "not_run"
 DAMAGED = "damaged"
+NEWER = "newer"
 STATUS_WORDS = {
     "ok": "ok",
     "out_of_memory": "out of memory",
@@ -24,6 +26,7 @@ STATUS_WORDS = {
     "interrupted": "interrupted",
     NOT_RUN: "not run yet",
     DAMAGED: "record damaged",
+    NEWER: "record of a newer version",
 }
 """Status -> what a reader sees, in the order a summary lists them."""
 
@@ -78,7 +81,8 @@ def collect(run_dir: Path, code_digest: str | None = None) -> Run:
     """Read `plan.json` and every planned cell's record.
 
     `code_digest` is the digest of the code as it is now; without it the plan's own is taken. Raises `UserFault`
-    where there is no readable plan; a cell without a record, or with a damaged one, is a cell with that status.
+    where there is no readable plan; a cell without a record, or with a damaged or newer one, is a cell with that
+    status.
     """
     plan = read_plan(run_dir / "plan.json")
     digest = code_digest or plan.code_digest or None
@@ -101,7 +105,9 @@ def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
         if not path.is_file():
             return CellView(info, folder, NOT_RUN, "not run yet")
         result = read_result(path)
-    except (ValueError, OSError, RecursionError) as error:
+    except Newer as error:
+        return CellView(info, folder, NEWER, _without_folder(str(error), run_dir))
+    except (ValueError, OSError) as error:
         return CellView(info, folder, DAMAGED, f"{_without_folder(str(error), run_dir)}; remove the file and run again")
     if result.cell.id != info.id:
         return CellView(info, folder, DAMAGED, f"the record is of another cell ({result.cell.id}); run it again")
@@ -114,12 +120,13 @@ def _cell(run_dir: Path, info: CellInfo, digest: str | None) -> CellView:
 
 
 def _probes(folder: Path, cell: str) -> dict[str, ProbeRecord]:
-    """The readable records of a cell's probes; one that is damaged, or of another cell, counts as not asked."""
+    """The readable records of a cell's probes; one that is damaged, newer, or of another cell, counts as not
+    asked."""
     found: dict[str, ProbeRecord] = {}
     for path in sorted((folder / "probes").glob("*.json")):
         try:
             record = read_probe(path)
-        except (ValueError, OSError, RecursionError):
+        except (ValueError, OSError):
             continue
         if record.cell == cell:
             found[record.probe] = record
