@@ -56,8 +56,9 @@ class Row:
 
 
 ROWS = (
-    Row("4 several-token options", "mmlu_anatomy_texts", 0, 32, 3.0),
-    Row("4 several-token options, 5 fixed demonstrations", "mmlu_anatomy_texts", 5, 8, 8.0),
+    Row("4 several-token options", "mmlu_texts", 0, 24, 3.0),
+    Row("4 several-token options, 5 fixed demonstrations", "mmlu_texts", 5, 16, 8.0),
+    Row("4 several-token options, short questions", "mmlu_anatomy_texts", 0, 24, 3.0),
     Row("single-token labels", "sst2", 0, 64, 1.2),
 )
 
