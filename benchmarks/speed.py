@@ -91,7 +91,7 @@ def line(row: dict[str, Any], commit: str | None) -> str:
 def page(found: dict[str, Any]) -> str:
     """The table as Markdown."""
     machine = found["machine"]
-    told = f"{machine['name']}, {machine['cores']} cores, load {found['load']:.1f} when it began"
+    told = f"{machine['name']}, {machine['cores']} cores, load {found['load']:.1f} when it ended"
     lines = [line(row, found[name].get("commit")) for name in PARTS if name in found for row in rows(name, found[name])]
     return INTRODUCTION.format(machine=told) + "\n".join(lines) + "\n"
 
@@ -101,11 +101,12 @@ def main(mirror: str, *options: str) -> int:
     asked = dict(o.split("=", 1) for o in options).get("only", ",".join(PARTS)).split(",")
     if unknown := sorted(set(asked) - set(PARTS)):
         raise SystemExit(f"benchmarks.speed: got only={','.join(unknown)}; allowed: {', '.join(PARTS)}")
-    kept = REPORT / "speed.json"
-    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    found |= {"load": os.getloadavg()[0], "machine": described()}
+    found: dict[str, Any] = {}
     for name in asked:
-        found[name] = part(name, str(Path(mirror).resolve()))
+        measured = part(name, str(Path(mirror).resolve()))
+        kept = REPORT / "speed.json"  # read now: another part may have been measured beside this one
+        found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        found |= {"load": os.getloadavg()[0], "machine": described(), name: measured}
         kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (REPORT / "speed.md").write_text(page(found), encoding="utf-8")
     print(page(found))
