@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.process import UNWRITABLE, can_fork, die_with_parent
+from bench.process import UNWRITABLE, adopt_orphans, can_fork, die_with_parent
 from bench.store import log_file
+from bench.warm import sweep
 
 if TYPE_CHECKING:
     from bench.job import Job
@@ -77,7 +78,8 @@ def redirect_to_log(job: Job) -> None:
     """From here on all output of this process is the cell's log.txt, or its probe's."""
     path = log_file(Path(job.folder), job.probe)
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # appending, so that the launcher can shorten it while it is written
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
 
@@ -99,12 +101,16 @@ def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
 
 
 def fork_one(job: Job, models: Models, events: Events) -> int:
-    """Fork a child for the cell and wait for it; its wait status as a return code (negative: the signal)."""
+    """Fork a child for the cell and wait for it; its wait status as a return code (negative: the signal).
+
+    What the cell started and left behind ends with it, whatever group or session it went into.
+    """
     models.hold(job.model, job.cell.precision)
     pid = os.fork()
     if pid == 0:
         code = 70
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_parent()
             os.setpgrp()  # so that whatever the cell starts can be ended with it
             code = serve_one(job, models.get, events)
@@ -114,6 +120,7 @@ def fork_one(job: Job, models: Models, events: Events) -> int:
             os._exit(code)
     events.emit("started", pid=pid)
     _, status = os.waitpid(pid, 0)
+    sweep()
     return os.waitstatus_to_exitcode(status)
 
 
@@ -127,9 +134,20 @@ def spawn_one(line: str, events: Events) -> int:
     return child.returncode
 
 
+def end_all(*_: object) -> None:
+    """End this process and whatever is below it: the launcher is gone and can no longer do it."""
+    sweep()
+    os._exit(1)
+
+
 def main(arguments: list[str]) -> int:
     """Serve orders until standard input ends; with `--one`, serve the single order on it in this very process."""
-    die_with_parent()
+    if "--one" in arguments:
+        die_with_parent()
+    else:
+        signal.signal(signal.SIGTERM, end_all)
+        die_with_parent(signal.SIGTERM)
+        adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     events = Events(os.dup(1))
     os.dup2(2, 1)

@@ -6,9 +6,7 @@ cannot be trusted to say so.
 
 from __future__ import annotations
 
-import os
 import queue
-import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -24,9 +22,10 @@ from bench.models.catalog import parse
 from bench.probed import ProbeRecord
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
+from bench.room import log_end, make_room, shorten
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
-from bench.warm import Host, children, kill, oom_kills
+from bench.warm import Host, children, kill, kill_group, oom_kills
 
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
@@ -152,12 +151,13 @@ class Launcher:
     def watch(self, job: Job) -> Ending:
         """Wait for the cell's end; end it where it overruns its time or memory."""
         pid: int | None = None
-        begun = time.monotonic()
+        begun, dead = time.monotonic(), False
         while True:
             try:
                 event = self.host.events.get(timeout=WATCH_SECONDS)
             except queue.Empty:
-                event = {}
+                event = {"event": "gone"} if dead else {}
+                dead = self.host.ended()  # believed the next time: its last words may still be on their way
             kind = event.get("event")
             if kind == "started":
                 pid, begun = event["pid"], time.monotonic()
@@ -169,7 +169,10 @@ class Launcher:
             elif kind == "ended":
                 return Ending(event["code"])
             elif kind == "gone":
+                if pid is not None:
+                    kill_group(pid)  # the kernel ended the cell itself
                 return Ending(-9, "the warm process died; it is started again for the next cell")
+            shorten(log_file(Path(job.folder), job.probe))
             if pid is not None and (stop := self.overrun(job, pid, time.monotonic() - begun)) is not None:
                 self.end_cell(pid)
                 return stop
@@ -260,33 +263,3 @@ def unanswered(job: Job, status: Status, reason: str, limit: float) -> ProbeReco
         outcome=Outcome(status=status, reason=reason, limit_seconds=limit if status == Status.timeout else None),
         environment=environment(job.threads),
     )
-
-
-def make_room(folder: Path) -> None:
-    """An empty folder for the cell; what a former attempt left goes, a damaged record is kept aside."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in ("result.json", "predictions.parquet", "log.txt"):
-            (folder / old).unlink(missing_ok=True)
-        for old in ("adapted", "probes"):
-            shutil.rmtree(folder / old, ignore_errors=True)
-    except OSError as error:
-        raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
-
-
-def set_aside(folder: Path) -> Path:
-    """Rename a damaged record, so that it can be looked at and its cell runs again."""
-    damaged = folder / "result.json"
-    aside = folder / f"result.damaged-{int(time.time())}.json"
-    os.replace(damaged, aside)
-    return aside
-
-
-def log_end(job: Job, characters: int = 300) -> str:
-    """The last words of the log of a cell or its probe, in one line."""
-    path = log_file(Path(job.folder), job.probe)
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return " ".join(text[-4 * characters :].split())[-characters:]

@@ -27,13 +27,26 @@ def can_fork() -> bool:
     return hasattr(os, "fork") and sys.platform == "linux" and os.environ.get("BENCH_START_METHOD", "fork") == "fork"
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, so that a killed run leaves nothing behind (Linux)."""
+def die_with_parent(by: signal.Signals | None = None) -> None:
+    """Have the kernel end this process when its parent dies, so that a killed run leaves nothing behind (Linux).
+
+    `by`: the signal, SIGKILL if None; one that can be heard leaves time to end what it has started.
+    """
     if sys.platform != "linux":
         return
     import ctypes
 
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+    by = by or signal.SIGKILL
+    ctypes.CDLL(None).prctl(1, by)  # 1 is PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it died between the two calls
-        os._exit(1)
+        os.kill(os.getpid(), by)
+
+
+def adopt_orphans() -> None:
+    """Have whatever loses its parent below this process become its child, so that it can be found and ended (Linux)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1)  # 36 is PR_SET_CHILD_SUBREAPER

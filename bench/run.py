@@ -17,7 +17,7 @@ from bench.earlier import answered, earlier_seconds, finished
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job, probing
-from bench.launch import Launcher, set_aside
+from bench.launch import Launcher
 from bench.locked import held, unwritable
 from bench.measure.environment import machine
 from bench.models.cache import ensure
@@ -28,6 +28,7 @@ from bench.records import PlanFile, Result, Status
 from bench.refusals import unasked
 from bench.report import Rendered
 from bench.report import render as render_pages
+from bench.room import set_aside
 from bench.stopping import LEFT, Stop
 from bench.store import is_newer, newer_records, probe_file, read_plan, read_probe, read_result, write_record
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +72,15 @@ class Host:
         """End the process and whatever it still runs."""
         if self.process is None:
             return
-        for child in children(self.process.pid):
-            kill(child)
+        for _ in range(2):  # the second time what was started meanwhile, or was nobody's child the first time
+            for child in children(self.process.pid):
+                kill(child)
         kill(self.process.pid)
         self.process.wait()
+
+    def ended(self) -> bool:
+        """Whether the process is gone, which its events cannot say while something it started holds them open."""
+        return self.process is not None and self.process.poll() is not None
 
 
 def host_environment() -> dict[str, str]:
@@ -115,6 +121,27 @@ def kill(pid: int) -> None:
     """SIGKILL, if it is still there; on Windows, terminate."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL for all that a cell has started and that has not left its group, if any of it is there."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def sweep(seconds: float = 5.0) -> None:
+    """End and bury whatever is left below this process; nothing is waited for where there is nothing."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:  # some are alive
+            for child in children(os.getpid()):
+                kill(child)
+            time.sleep(0.005)
 
 
 def oom_kills() -> int:

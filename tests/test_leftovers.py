@@ -1,0 +1,137 @@
+"""What cells leave behind: processes, output without end, files half written. All of it is bounded or gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from cli_runs import AS_ZERO_SHOT, ROOT, environment, eventually, gone, run_here, tokens, write_strategies
+
+from bench.records import Result, Status
+from bench.room import LOG_BYTES, LOG_KEPT, make_room, shorten
+
+HANGS = """
+    import os, signal, subprocess, time
+    def note(name, pid):
+        with open("PLACE/part." + name, "w") as file:
+            file.write(str(pid))
+        os.rename("PLACE/part." + name, "PLACE/" + name)
+    note("session", subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
+    if (middle := os.fork()) == 0:  # a daemon: deaf, forked twice, with every descriptor of its parents
+        if os.fork() == 0:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            note("daemon", os.getpid())
+            time.sleep(600)
+        os._exit(0)
+    os.waitpid(middle, 0)
+    while not os.path.exists("PLACE/daemon"):
+        time.sleep(0.01)
+"""
+STAYS = HANGS + '    note("cell", os.getpid())\n    time.sleep(600)\n'
+PRINTS = """
+    import os
+    for _ in range(60):
+        os.write(1, b"x" * 2**20)
+    print("the last words", flush=True)
+"""
+
+
+def body(text: str, place: Path, end: str = AS_ZERO_SHOT) -> str:
+    """A strategy's body that keeps its notes in `place`."""
+    place.mkdir(parents=True, exist_ok=True)
+    return text.replace("PLACE", str(place)) + end
+
+
+def noted(place: Path, *names: str) -> list[int]:
+    """Process ids noted there, once all are."""
+    eventually(lambda: all((place / name).exists() for name in names))
+    return [int((place / name).read_text()) for name in names]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("leftovers")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Result]:
+    """One run: a cell that leaves processes behind, one that loses its warm process amid them, one that prints."""
+    bodies = {
+        "hangs": body(HANGS, folder / "hangs"),
+        "orphaned": body(STAYS, folder / "orphaned"),
+        "prints": body(PRINTS, folder / "prints"),
+    }
+
+    def assassin() -> None:
+        cell, _ = noted(folder / "orphaned", "cell", "daemon")
+        os.kill(psutil.Process(cell).ppid(), signal.SIGKILL)
+
+    threading.Thread(target=assassin, daemon=True).start()
+    adapters = write_strategies(folder / "adapters", bodies)
+    return {r.cell.strategy: r for r in run_here(folder, f"adapters_path={adapters}", f"strategies={','.join(bodies)}")}
+
+
+def test_processes_left_behind_end_with_their_cell(results: dict[str, Result], folder: Path) -> None:
+    """In a session of their own, deaf to signals, nobody's children: gone, and the cell's outcome is its own."""
+    assert results["hangs"].outcome.status is Status.ok
+    assert all(gone(pid) for pid in noted(folder / "hangs", "session", "daemon"))
+
+
+def test_a_warm_process_whose_end_nobody_can_hear(results: dict[str, Result], folder: Path) -> None:
+    """A daemon holds its events open: its end is noticed all the same, long before the cell's time is over."""
+    assert results["orphaned"].outcome.status is Status.error
+    assert "the warm process died" in (results["orphaned"].outcome.reason or "")
+    [daemon] = noted(folder / "orphaned", "daemon")
+    eventually(lambda: gone(daemon), 10)
+    os.kill(noted(folder / "orphaned", "session")[0], signal.SIGKILL)  # a session of its own: known to nobody any more
+
+
+def test_a_log_does_not_fill_the_disk(results: dict[str, Result], folder: Path) -> None:
+    """60 MiB were printed: beginning and end are kept, and the cell is as good as any."""
+    assert results["prints"].outcome.status is Status.ok
+    log = next(folder.glob("results/smoke/sst2-prints-*/log.txt"))
+    assert log.stat().st_size <= 2 * LOG_BYTES
+    text = log.read_bytes()
+    assert b"bytes were taken out here: the log was too long" in text and text.rstrip().endswith(b"the last words")
+
+
+def test_what_is_cut_from_a_log(tmp_path: Path) -> None:
+    """Worked by hand: nothing up to the limit; one byte more and the middle is gone, whose size is told."""
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"a" * LOG_BYTES)
+    shorten(log)
+    assert log.stat().st_size == LOG_BYTES
+    log.write_bytes(b"a" * LOG_KEPT + b"b" * (LOG_BYTES - 2 * LOG_KEPT + 1) + b"c" * LOG_KEPT)
+    shorten(log)
+    told = f"\n[... {LOG_BYTES - 2 * LOG_KEPT + 1} bytes were taken out here: the log was too long ...]\n".encode()
+    assert log.read_bytes() == b"a" * LOG_KEPT + told + b"c" * LOG_KEPT
+    shorten(tmp_path / "none.txt")
+
+
+def test_a_killed_command_leaves_no_process_of_its_cells(tmp_path: Path) -> None:
+    """SIGKILL of the command: the cell, and what it started in other sessions, end too."""
+    adapters = write_strategies(tmp_path / "adapters", {"stays": body(STAYS, tmp_path / "stays", "    return None\n")})
+    command = [sys.executable, "-m", "bench", "run", *tokens(tmp_path, f"adapters_path={adapters}", "strategies=stays")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), cwd=ROOT
+    )
+    pids = noted(tmp_path / "stays", "cell", "daemon", "session")
+    process.kill()
+    process.wait()
+    eventually(lambda: all(gone(pid) for pid in pids), 15)
+
+
+def test_half_written_files_of_a_killed_writer_go(tmp_path: Path) -> None:
+    """They are the cell's own: the next attempt takes them away, and keeps what was set aside."""
+    for name in (".result.json.ab12_xyz", ".predictions.parquet.ab12_xyz", "result.json", "result.damaged-1.json"):
+        (tmp_path / name).write_text("{")
+    (tmp_path / "tmpabcd1234").mkdir()
+    make_room(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["result.damaged-1.json"]
