@@ -9,7 +9,7 @@ from bench import identity
 from bench.config import Settings
 from bench.job import Job, asked_of
 from bench.records import CellInfo, Result, Status
-from bench.store import probe_file, read_probe, read_result
+from bench.store import probe_file, read_probe, read_result, read_whole
 
 
 def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]:
@@ -27,6 +27,8 @@ def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]
         return False, str(error)
     if result.cell.id != job.cell.id:
         return False, f"{path}: the record is of another cell ({result.cell.id})"
+    if (damage := lost_answers(path, result)) is not None:
+        return False, damage
     status, rerun = result.outcome.status, settings.rerun
     if status in (Status.error, Status.interrupted) or rerun == "all":
         return False, None
@@ -35,6 +37,19 @@ def finished(job: Job, settings: Settings, code: str) -> tuple[bool, str | None]
     if rerun == "failed" and status != Status.ok:
         return False, None
     return not (rerun == "changed" and result.environment.get("code_digest") != code), None
+
+
+def lost_answers(path: Path, result: Result) -> str | None:
+    """What is wrong with the predictions that a record names by their hash; None where nothing is, or it names none."""
+    if result.outcome.status != Status.ok or result.predictions_sha256 is None:
+        return None
+    try:
+        read_whole(path.with_name("predictions.parquet"), result.predictions_sha256)
+    except FileNotFoundError:
+        return f"{path.with_name('predictions.parquet')}: missing, and its record holds scores made of it"
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
 
 
 def answered(order: Job, settings: Settings, code: str) -> bool:

@@ -16,6 +16,14 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
+class Sealed(Record):
+    """Base of what has a file of its own."""
+
+    sha256: str | None = Field(default=None, exclude=True)
+    """SHA-256 of all the file says beside it (`bench.store.seal`): `write_record` makes it, readers check it and leave
+    it out. None in memory, and in files older than this, which are read unchecked."""
+
+
 class Score(Record):
     """One metric over the test items, with a 95% interval over items (it describes one trained model)."""
 

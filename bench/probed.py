@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bench.records import Outcome, Phase, Record
+from bench.records import Outcome, Phase, Record, Sealed
 
 PROBE_VERSION = 1
 
@@ -191,7 +191,7 @@ class WritingFindings(Record):
         return [(new > old) + 0.5 * (new == old) for old, new in zip(self.before, self.after, strict=True)]
 
 
-class ProbeRecord(Record):
+class ProbeRecord(Sealed):
     """`probes/<name>.json` beside a cell's record."""
 
     schema_version: int = PROBE_VERSION

@@ -21,6 +21,7 @@ from bench.measured import Predicted as Predicted
 from bench.measured import PredictedPhase as PredictedPhase
 from bench.measured import Record as Record
 from bench.measured import Score as Score
+from bench.measured import Sealed as Sealed
 from bench.measured import Training as Training
 from bench.measured import Trial as Trial
 from bench.measured import Tuning as Tuning
@@ -193,7 +194,7 @@ class DataInfo(Record):
     """Label names."""
 
 
-class Result(Record):
+class Result(Sealed):
     """The record of one cell."""
 
     schema_version: int = SCHEMA_VERSION
@@ -222,7 +223,7 @@ class Result(Record):
     """Machine, versions, commit, dirty flag, digest of the code, time of day."""
 
 
-class PlanFile(Record):
+class PlanFile(Sealed):
     """`results/<run>/plan.json`: the cells last asked for, in order. A report renders exactly these."""
 
     schema_version: int = SCHEMA_VERSION

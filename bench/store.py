@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from bench.errors import UserFault
 from bench.migrations import Kind, Newer, raised
 from bench.probed import PROBE_VERSION, ProbeRecord
-from bench.records import SCHEMA_VERSION, PlanFile, Record, Result
+from bench.records import SCHEMA_VERSION, PlanFile, Record, Result, Sealed
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -38,8 +39,43 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as indented JSON, atomically. NaN and infinity are refused by never being produced."""
-    write_atomically(path, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+    """Write a record as indented JSON, atomically, sealed where it has a file of its own. NaN and infinity are refused
+    by never being produced."""
+    content = record.model_dump(mode="json")
+    if isinstance(record, Sealed):
+        content["sha256"] = seal(content)
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def seal(content: dict[str, Any]) -> str:
+    """SHA-256 of what a record says, however its JSON is laid out: a digit changed on the disk is no fault of syntax,
+    and nothing else would give it away."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def unsealed(raw: Any, wanted: int) -> Any:
+    """A record's JSON without its seal. Raises `ValueError` where that is of other content; what a newer version may
+    mean by it is not ours to say."""
+    if not isinstance(raw, dict) or "sha256" not in raw or version_of(raw) > wanted:
+        return raw
+    content = {name: value for name, value in raw.items() if name != "sha256"}
+    if seal(content) != raw["sha256"]:
+        raise ValueError("it is not what was written: its sha256 is of another content")
+    return content
+
+
+def version_of(raw: Any) -> int:
+    """The schema version that JSON says; 0 where it says none."""
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    return version if isinstance(version, int) else 0
+
+
+def read_whole(path: Path, sha256: str | None) -> bytes:
+    """The bytes of a file, which must be those of a hash where there is one. Raises `ValueError`, `OSError`."""
+    data = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path}: not the {path.name} that was recorded: its sha256 is another one")
+    return data
 
 
 def read_result(path: Path) -> Result:
@@ -63,7 +99,7 @@ def read_json(path: Path) -> Any:
 def _read(path: Path, model: type[AnyRecord], kind: Kind, wanted: int) -> AnyRecord:
     raw = read_json(path)
     try:
-        return model.model_validate(raised(raw, kind, wanted))
+        return model.model_validate(raised(unsealed(raw, wanted), kind, wanted))
     except ValidationError as error:  # which is a ValueError too
         first = error.errors()[0]
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -106,8 +142,7 @@ def is_newer(path: Path) -> bool:
         raw = read_json(path)
     except (ValueError, OSError):
         return False
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    return isinstance(version, int) and version > kind_of(path).version
+    return version_of(raw) > kind_of(path).version
 
 
 def probe_file(folder: Path, probe: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.identity import id_of
-from bench.records import CellInfo, DataInfo, Outcome, Parameters, Phase, PlanFile, Result, Status, Training, Used
+from bench.records import (
+    CellInfo,
+    DataInfo,
+    Outcome,
+    Parameters,
+    Phase,
+    PlanFile,
+    Record,
+    Result,
+    Status,
+    Training,
+    Used,
+)
 from bench.stats.metrics import score
 from bench.store import write_record
 
@@ -74,6 +87,9 @@ class Fake:
     description: str = "Four GLUE tasks, 128 labels each."
     hashed: bool = False
     """Whether the ids of its cells are those that their fields give, as in a real run."""
+    sealed: bool = False
+    """Whether plan and records hold the hash of their content, as those of a real run; older ones, which a test may edit,
+    have none."""
 
 
 def write_run(root: Path, fake: Fake) -> Path:
@@ -89,8 +105,9 @@ def write_run(root: Path, fake: Fake) -> Path:
                     infos.append(info)
                     if (task, strategy, seed) not in fake.missing:
                         _write_cell(run_dir / info.id, fake, info, labels)
-    write_record(
+    keep(
         run_dir / "plan.json",
+        fake,
         PlanFile(
             run=fake.name,
             suite=fake.name,
@@ -102,6 +119,21 @@ def write_run(root: Path, fake: Fake) -> Path:
         ),
     )
     return run_dir
+
+
+def keep(path: Path, fake: Fake, record: Record) -> None:
+    """Write a record as this fake run's records are."""
+    write_record(path, record)
+    if not fake.sealed:
+        unseal(path)
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """Take the hash of its content out of a record, as it was before there was one; what it says."""
+    raw: dict[str, Any] = json.loads(path.read_text())
+    raw.pop("sha256", None)
+    path.write_text(json.dumps(raw, indent=1) + "\n")
+    return raw
 
 
 def cell(fake: Fake, model: str, task: str, strategy: str, seed: int) -> CellInfo:
@@ -175,7 +207,7 @@ def _write_cell(folder: Path, fake: Fake, info: CellInfo, labels: np.ndarray) ->
             folder / "predictions.parquet",
         )
         result = _succeeded(fake, info, labels, predicted)
-    write_record(folder / "result.json", fake.edit(result) if fake.edit else result)
+    keep(folder / "result.json", fake, fake.edit(result) if fake.edit else result)
 
 
 def environment(digest: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fault_fixtures import tree
-from records_factory import Fake, write_run
+from records_factory import Fake, unseal, write_run
 
 from bench import migrations
 from bench.cli import main
@@ -66,8 +66,8 @@ def check(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]
 
 
 def change(path: Path, **fields: Any) -> None:
-    """Change fields of a JSON file; a dotted name reaches inside."""
-    raw = json.loads(path.read_text())
+    """Change fields of a JSON file that holds no hash of itself; a dotted name reaches inside."""
+    raw = unseal(path)
     for name, value in fields.items():
         *parts, last = name.split("__")
         place = raw

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fault_fixtures import Fault
 from filelock import FileLock
-from records_factory import Fake, write_run
+from records_factory import Fake, unseal, write_run
 
 from bench import migrations
 from bench.cli import main
@@ -24,7 +24,7 @@ from bench.report.collect import NEWER, STATUS_WORDS, collect
 from bench.store import newer_records, probe_file, read_plan, read_probe, read_result
 
 pytest_plugins = ("fault_fixtures",)
-FAKE = Fake(tasks=("sst2",), strategies=("zero_shot", "lora", "full"), items=30, hashed=True)
+FAKE = Fake(tasks=("sst2",), strategies=("zero_shot", "lora", "full"), items=30, hashed=True, sealed=True)
 
 
 def from_0(raw: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def from_0(raw: dict[str, Any]) -> dict[str, Any]:
 
 def aged(path: Path) -> bytes:
     """Write a record as version 0 had it; its bytes."""
-    raw = json.loads(path.read_text()) | {"schema_version": 0}
+    raw = unseal(path) | {"schema_version": 0}
     if path.name == "plan.json":
         raw["asked"] = raw.pop("cells")
     else:

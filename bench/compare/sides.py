@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from bench.errors import UserFault
 from bench.records import CellInfo, Record, Result
 from bench.report.collect import CellView, collect
-from bench.report.predictions import DAMAGED, Items, items_of
+from bench.report.predictions import DAMAGED, Items, items_of, table_of
 
 BASELINE_VERSION = 1
 
@@ -107,13 +107,10 @@ def views(folder: Path) -> list[CellView]:
 
 def seen(view: CellView) -> Seen:
     """A cell with its predictions."""
-    path = view.folder / "predictions.parquet"
     columns: dict[str, list[float]] = {}
-    if view.status == "ok" and path.is_file():
-        try:
-            columns = pq.ParquetFile(path).read().to_pydict()
-        except DAMAGED:
-            columns = {}
+    if view.status == "ok" and view.result is not None:
+        with suppress(*DAMAGED):
+            columns = table_of(view.folder / "predictions.parquet", view.result.predictions_sha256).to_pydict()
     return with_answers(Seen(view.info, view.status, view.reason, view.result), columns)
 
 

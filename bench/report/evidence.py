@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bench.report.predictions import DAMAGED, Items, Unusable, positive_of, read_predictions
+from bench.report.predictions import DAMAGED, Items, Unusable, positive_of, predictions_of
 from bench.report.scores import TaskScore
 from bench.report.summary import Board
 from bench.stats.metrics import METRICS
@@ -65,7 +65,7 @@ def _evidence(score: TaskScore, metric: str, shared: Items | None, seeded: bool)
     correct: NDArray[np.bool_] | None = None
     # a strategy whose seed cannot matter has one result, however often it was planned
     for cell in score.cells if seeded else score.cells[:1]:
-        items = read_predictions(cell.folder / "predictions.parquet")
+        items = predictions_of(cell)
         # checked before its items may become the ones that the other strategies must share
         positive = positive_of(metric, items, cell)
         shared = shared or items

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.stats.intervals import Interval
 from bench.stats.metrics import value
 from bench.stats.ratios import RATIOS, ratio_left_out, ratio_value
 from bench.stats.seeds import BOUNDS, seeds_interval
+from bench.store import read_whole
 
 
 class Unusable(ValueError):
@@ -70,15 +72,30 @@ class Items:
         return None if self.kept else self.labels == self.predicted
 
 
-def read_predictions(path: Path) -> Items:
-    """A `predictions.parquet`.
+def read_predictions(path: Path, sha256: str | None = None) -> Items:
+    """A `predictions.parquet`; `sha256` is what its record says of it, if that is known.
 
     Raises `OSError`, `KeyError`, `ValueError` or `pyarrow.ArrowException` where the file cannot be used.
     """
+    table = table_of(path, sha256)
+    return items_of({name: table[name].to_numpy() for name in table.column_names})
+
+
+def table_of(path: Path, sha256: str | None) -> pa.Table:
+    """Columns of a `predictions.parquet`. Raises as `read_predictions`; bytes that are not the recorded are refused."""
     if not path.is_file():
         raise Unusable("its predictions are missing")
-    table = pq.ParquetFile(path).read()
-    return items_of({name: table[name].to_numpy() for name in table.column_names})
+    try:
+        data = read_whole(path, sha256)
+    except ValueError:
+        raise Unusable("its predictions are not those that were recorded") from None
+    return pq.ParquetFile(io.BytesIO(data)).read()
+
+
+def predictions_of(cell: CellView) -> Items:
+    """A cell's predictions. Raises as `read_predictions`."""
+    known = None if cell.result is None else cell.result.predictions_sha256
+    return read_predictions(cell.folder / "predictions.parquet", known)
 
 
 def items_of(columns: Mapping[str, NDArray[Any]]) -> Items:
@@ -124,7 +141,7 @@ def over_seeds(cells: list[CellView], metric: str) -> Interval | None:
     values, left_out, first = [], [], None
     try:
         for cell in cells:
-            items = read_predictions(cell.folder / "predictions.parquet")
+            items = predictions_of(cell)
             positive = positive_of(metric, items, cell)
             first = first or items
             if not items.same(first):
