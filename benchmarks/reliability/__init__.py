@@ -1,0 +1,1 @@
+"""Faults made on purpose, many times at random moments, and what becomes of the records."""
