@@ -22,7 +22,7 @@ from bench.models.catalog import parse
 from bench.probed import ProbeRecord
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
-from bench.room import log_end, make_room, shorten
+from bench.room import log_end, make_room, shorten, why_unwritable
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
 from bench.warm import Host, children, kill, kill_group, oom_kills
@@ -143,7 +143,9 @@ class Launcher:
             self.host.stop()
             raise
         if ending.code == UNWRITABLE and ending.status is None:
-            raise UserFault(f"cannot write into {Path(job.folder).parent}: {log_end(job)}; finished cells are intact")
+            where = Path(job.folder).parent
+            why = log_end(job) or why_unwritable(where)  # a full disk had no room for words
+            raise UserFault(f"cannot write into {where}: {why}; finished cells are intact")
         if record.is_file() and ending.status is None:
             return None
         return self.judge(ending, job, oom_kills() > kills)

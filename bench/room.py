@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import UserFault
 from bench.job import Job
-from bench.store import log_file
+from bench.store import log_file, write_atomically
 
 LOG_BYTES, LOG_KEPT = 16 * 2**20, 2**20
 """A log longer than the first is cut down to its beginning and its end, each as long as the second: a cell that prints
@@ -29,6 +29,17 @@ def make_room(folder: Path) -> None:
             old.unlink(missing_ok=True)  # of a writer that was killed: the run is locked, so it cannot be at work
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
+
+
+def why_unwritable(folder: Path, size: int = 2**16) -> str:
+    """What the system says to a small file there."""
+    path = folder / ".result.json.try"
+    try:
+        write_atomically(path, bytes(size))
+        path.unlink()
+    except OSError as error:
+        return str(error.strerror)
+    return "a moment ago a record could not be written"
 
 
 def set_aside(folder: Path) -> Path:

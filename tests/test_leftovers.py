@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from cli_runs import AS_ZERO_SHOT, ROOT, environment, eventually, gone, run_here, tokens, write_strategies
 
 from bench.records import Result, Status
-from bench.room import LOG_BYTES, LOG_KEPT, make_room, shorten
+from bench.room import LOG_BYTES, LOG_KEPT, make_room, shorten, why_unwritable
 
 HANGS = """
     import os, signal, subprocess, time
@@ -135,3 +136,14 @@ def test_half_written_files_of_a_killed_writer_go(tmp_path: Path) -> None:
     (tmp_path / "tmpabcd1234").mkdir()
     make_room(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["result.damaged-1.json"]
+
+
+def test_a_full_disk_that_had_no_room_for_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system is asked again; where it has room by now, that is said, and nothing is left of the asking."""
+    assert why_unwritable(tmp_path) == "a moment ago a record could not be written"
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.store.os.fsync", full)
+    assert why_unwritable(tmp_path) == "No space left on device" and list(tmp_path.iterdir()) == []
