@@ -181,8 +181,8 @@ def probe_all(
     orders = [
         sharing(order, features)
         for job in planned.jobs
-        if read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
-        for order in probing(job)
+        if (asked := probing(job)) and read_result(Path(job.folder) / "result.json").outcome.status == Status.ok
+        for order in asked
         if not answered(order, request.settings, code_digest())
     ]
     if not orders:
