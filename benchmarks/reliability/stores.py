@@ -72,6 +72,7 @@ def watched(place: Path, pids: list[int], seen: Seen) -> int:
     reads, waiting = 0, set(pids)
     while waiting:
         waiting -= {pid for pid in list(waiting) if os.waitpid(pid, os.WNOHANG)[0]}
+        time.sleep(0.0005)
         if (place / "shared.json").is_file():
             reads += 1
             seen.damaged += not whole(place / "shared.json", None)

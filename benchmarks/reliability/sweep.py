@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,8 @@ class Cradle:
         while (found := self.alive()) and time.monotonic() < end:
             time.sleep(0.05)
         for pid in found:
-            psutil.Process(pid).kill()
+            with suppress(psutil.Error):  # its parent's end may have ended it
+                psutil.Process(pid).kill()
         return [f"{pid}: {what}" for pid, what in found.items()]
 
     def alive(self) -> dict[int, str]:
