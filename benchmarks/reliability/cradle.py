@@ -86,10 +86,13 @@ def set_back(seed: int) -> None:
     import bench.measure.environment
     import bench.run
 
-    draw, real, back = random.Random(seed), time.time, [0.0]
+    real, back = time.time, [0.0]
+    draws: dict[int, random.Random] = {}
 
     def now() -> float:
-        if draw.random() < 0.3:
+        me = os.getpid()  # a fork would draw what its parent draws
+        draw = draws.setdefault(me, random.Random(f"{seed} {me}"))
+        if draw.random() < 0.5:
             back[0] += draw.choice(JUMPS)
         return real() - back[0]
 

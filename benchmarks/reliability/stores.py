@@ -37,7 +37,7 @@ def writers(cradle: Cradle, known: Reference, folder: Path, tries: int, draw: ra
 
     Before, each wants to be the one writer of the folder.
     """
-    seen, reads, seconds = Seen(), 0, []
+    seen, reads, moments = Seen(), 0, []
     record = read_result(next(known.sweep.run_dir.glob("*/result.json")))
     for number in range(tries):
         place, begun = folder / f"writers-{number}", time.monotonic()
@@ -51,12 +51,13 @@ def writers(cradle: Cradle, known: Reference, folder: Path, tries: int, draw: ra
                 write_record(place / f"{one}.json", mine)
 
         pids = [forked(lambda one=one: write(one)) for one in range(WRITERS)]  # type: ignore[misc]
-        shots = set(draw.sample(pids, SHOT))
-        time.sleep(draw.uniform(0, 0.5))
+        shots, goal = set(draw.sample(pids, SHOT)), draw.randrange(WRITERS - SHOT)
+        while len(own := list(place.glob("[0-9]*.json"))) < goal and time.monotonic() - begun < 300:
+            time.sleep(0.001)
         for pid in shots:
             os.kill(pid, signal.SIGKILL)
+        moments.append([round(time.monotonic() - begun, 3), len(own)])
         reads += watched(place, pids, seen)
-        seconds.append([round(time.monotonic() - begun, 3), len(list(place.glob("[0-9]*.json")))])
         for one in range(WRITERS):
             if (path := place / f"{one}.json").is_file():
                 seen.damaged += not whole(path, one)
@@ -64,7 +65,7 @@ def writers(cradle: Cradle, known: Reference, folder: Path, tries: int, draw: ra
                 seen.lost += 1
         seen.twice += overlaps(place)
     says = f"{WRITERS} writers on one store, {SHOT} of them killed, one reader ({reads} reads)"
-    return {"says": says, "tries": tries, "moments": seconds, "seen": seen}
+    return {"says": says, "tries": tries, "moments": moments, "seen": seen}
 
 
 def watched(place: Path, pids: list[int], seen: Seen) -> int:
