@@ -16,7 +16,7 @@ from benchmarks.reliability.page import bad, page
 from benchmarks.reliability.stores import overlaps
 from benchmarks.reliability.sweep import Cradle, Reference, Seen, Sweep, cradled, fsck, looked, made, reference
 
-TRIES = {"worker": 3, "warm": 3, "cli": 3, "damage": 6, "newer": 2}
+TRIES = {"worker": 3, "warm": 3, "cli": 3, "damage": 3}
 """How often a fault is made here; once for the others."""
 
 
