@@ -26,7 +26,7 @@ from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
-from bench.warm import Host, children, kill, oom_kills
+from bench.warm import Host, children, kill, oom_kills, resident
 
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
@@ -186,7 +186,7 @@ class Launcher:
         if cap is None or job.cell.device != "cpu":
             return None
         try:
-            held = psutil.Process(pid).memory_info().rss
+            held = resident(pid, below=job.cell.sharding is not None)
         except psutil.NoSuchProcess:
             return None
         return None if held <= cap * GIB else Ending(-9, over_the_cap(held, job), Status.out_of_memory)
@@ -268,8 +268,8 @@ def make_room(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in ("result.json", "predictions.parquet", "log.txt"):
             (folder / old).unlink(missing_ok=True)
-        for old in ("adapted", "probes"):
-            shutil.rmtree(folder / old, ignore_errors=True)
+        for old in (folder / "adapted", folder / "probes", *folder.glob(".ranks-*")):
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
 
