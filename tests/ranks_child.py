@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,23 +74,35 @@ def prepared(case: Case) -> tuple[Plan, TaskContext]:
     return tiny.STRATEGIES[case.strategy].prepare(base, context, tiny.options(case.strategy)), context
 
 
+def weights_of(plan: Plan) -> dict[str, list[float]]:
+    """What training changes, flat."""
+    return {name: tensor.detach().flatten().tolist() for name, tensor in changed(plan)}
+
+
 def outcome(plan: Plan, case: Case, meter: Meter, losses: list[float], told: dict[str, list[float]]) -> dict[str, Any]:
     """What is compared."""
-    weights = {name: tensor.detach().flatten().tolist() for name, tensor in changed(plan)}
     fields = (tiny.pair_rows() if case.context.get("task") == "pairs" else tiny.rows()).test.fields
     counts = {name: getattr(meter, name) for name in ("examples", "tokens", "flops", "rows")}
     scores = plan.answer.predict(fields, Meter()).tolist()
-    return {"losses": losses, "told": told, "weights": weights, "scores": scores, **counts, "steps": len(meter.steps)}
+    return {
+        "losses": losses,
+        "told": told,
+        "weights": weights_of(plan),
+        "scores": scores,
+        **counts,
+        "steps": len(meter.steps),
+    }
 
 
 def alone(case: Case) -> dict[str, Any]:
     """By one process."""
     plan, context = prepared(case)
-    meter = Meter(Budget(labels=tiny.LABELS, **case.budget))
+    meter, began = Meter(Budget(labels=tiny.LABELS, **case.budget)), weights_of(plan)
     meter.watch(plan.seen)
     done = adapt(plan, context, meter)
     meter.unwatch()
-    return outcome(plan, case, meter, done.losses, done.told)
+    trained = {name: values for name, values in began.items() if name.startswith("weight.")}
+    return {**outcome(plan, case, meter, done.losses, done.told), "began": trained}
 
 
 def together(case: Case, ranks: Ranks) -> dict[str, Any]:
@@ -106,7 +118,8 @@ def together(case: Case, ranks: Ranks) -> dict[str, Any]:
     if trained is not None:
         plan, _ = prepared(case)
         take_over(plan, trained)
-    found = outcome(plan, case, meter, done.losses, done.told)
+    told = {name: [v / ranks.size for v in ranks.total(values)] for name, values in done.told.items()}
+    found = outcome(plan, case, meter, done.losses, told)
     trainable = sum(p.numel() for g in plan.groups for p in g.params)
     return {**found, "held": ranks.total([held]), "trainable": trainable}
 
@@ -118,7 +131,7 @@ def main(out: Path, chosen: list[str]) -> None:
     found: dict[str, Any] = {}
     for case in (case for case in CASES if not chosen or case.name in chosen):
         try:
-            found[case.name] = {"alone": alone(case), "together": together(case, ranks), "case": vars(replace(case))}
+            found[case.name] = {"alone": alone(case), "together": together(case, ranks)}
         except Exception:
             found[case.name] = {"error": traceback.format_exc()}
     (out / f"{ranks.rank}.json").write_text(json.dumps(found))
