@@ -71,6 +71,13 @@ def unsharded(job: Job) -> str | None:
         return f"engine={job.cell.engine} trains in a loop of its own, on one device: use engine=own, or {here}"
     if job.cell.budget.get("trials") is not None:
         return f"budget.trials tries configurations on one device: take away budget.trials, or {here}"
+    unequal = [
+        one for one in (job.task, *(s.task for s in job.sources)) if one.objective == "language" or one.kind == "tag"
+    ]
+    if any(one.data.random is None for one in unequal):  # random rows are all equally long
+        return (
+            f"a loss that is a mean over tokens is not one over the rows that devices share out: use labels, or {here}"
+        )
     if job.cell.plant:
         return f"a planted cell is trained on one device: take away probes.contamination.plant, or {here}"
     return None

@@ -175,6 +175,8 @@ def test_cards_as_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) ->
     [
         (["strategies=bitfit"], "bitfit does not train over several devices: use dpo, full, lora, or take away sharding and devices"),
         (["strategies=lora", "strategies.lora.engine=trl"], "engine=trl trains in a loop of its own, on one device: use engine=own"),
+        (["strategies=reward_model"], "reward_model does not train over several devices: use dpo, full, lora, or"),
+        (["strategies=lora", "tasks.sst2.objective=language"], "a loss that is a mean over tokens is not one over the rows that"),
         (["strategies=lora", "budget.trials=2"], "budget.trials tries configurations on one device: take away budget.trials"),
     ],
 )  # fmt: skip
