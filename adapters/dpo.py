@@ -61,6 +61,7 @@ class DPO(Strategy):
     paper = "Rafailov et al. 2023, Direct Preference Optimization"
     needs = Needs(kinds=frozenset(("causal",)), pairs=True)
     readouts = ("verbalizer",)
+    shards = True
     ranges = {"lr": Log(5e-5, 1e-3)}
     """No range is published for factors; these are the decades around lora's own rates."""
     Options = DPOOptions

@@ -34,6 +34,7 @@ class Full(Strategy):
     memory = "weights, gradients and two moments: 16 bytes a parameter in fp32; every activation"
     paper = "Devlin et al. 2019, BERT; Howard & Ruder 2018, Universal Language Model Fine-tuning"
     base_unchanged = False
+    shards = True
     ranges = {"lr": Log(1e-5, 5e-5)}
     """1e-5 to 5e-5 (Devlin et al. 2019, appendix A.3; Liu et al. 2019, table 10)."""
     Options = FullOptions

@@ -48,6 +48,7 @@ class LoRA(Strategy):
     parameters = "r (in + out) a linear layer"
     memory = "the weights once, 16 bytes a trained parameter in fp32; activations of every layer"
     paper = "Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models"
+    shards = True
     ranges = {"lr": Log(2e-4, 5e-4)}
     """2e-4 to 5e-4 (Hu et al. 2021, tables 9 and 11)."""
     Options = LoRAOptions

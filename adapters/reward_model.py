@@ -25,6 +25,8 @@ class RewardModel(LoRA):
     memory = "as lora, for both answers of a pair, or all label words, at once"
     paper = "Ouyang et al. 2022, Training language models to follow instructions with human feedback"
     needs = Needs(pairs=True)
+    shards = False
+    """Not tried."""
     readouts = ("head",)
 
     def prepare(self, base: Base, context: TaskContext, options: LoRAOptions) -> Plan:

@@ -70,7 +70,8 @@ def engine_of(variant: Variant) -> str | None:
 
 
 def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:
-    """Of a cell's identity: rows a step and a pass, lengths, and how memory is traded for time."""
+    """Of a cell's identity: rows a step and a pass, lengths, how memory is traded for time, and over
+    how many devices it is spread."""
     own = variant.options.checkpointing
     return {
         "batch": task.batch or suite.batch,
@@ -78,6 +79,8 @@ def how_computed(suite: Suite, task: Task, variant: Variant) -> dict[str, Any]:
         "sequence": task.sequence or suite.sequence,
         "checkpointing": suite.checkpointing if own is None else own,
         "foreach": suite.foreach,
+        "sharding": suite.sharding,
+        "devices": suite.devices if suite.sharding else None,
     }
 
 

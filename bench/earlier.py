@@ -92,6 +92,7 @@ def like(cell: CellInfo) -> tuple[str, ...]:
         cell.precision,
         identity.digest(cell.budget, 8),
         str(cell.limit),
+        *((cell.sharding, str(cell.devices)) if cell.sharding else ()),
     )
 
 

@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 180.0
 NO_SHAPE = ("memory_gib", "trials", "search", "folds")
 """Caps of a budget: they change no shape of the fit that is predicted."""
 SHAPES = ("base_strategy", "options", "readout", "precision", "batch", "sequence", "checkpointing", "foreach",
-          "sources", "formats_digest", "task_digest", "model_fingerprint")  # fmt: skip
+          "sources", "formats_digest", "task_digest", "model_fingerprint", "sharding", "devices")  # fmt: skip
 """Of a cell's identity what decides memory and FLOPs, beside budget, data and the drawn rows."""
 
 

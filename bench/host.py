@@ -7,7 +7,6 @@ Where fork is missing or unsafe (Windows, macOS) a fresh process serves every ce
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bench.events import Events
 from bench.process import UNWRITABLE, adopt_orphans, can_fork, die_with_parent
 from bench.store import log_file
 from bench.warm import sweep
@@ -24,21 +24,6 @@ from bench.warm import sweep
 if TYPE_CHECKING:
     from bench.job import Job
     from bench.models.base import Base
-
-
-SHARED = ("plant", "adapt", "default", "probe")
-"""Phases that tell how far they are, again and again."""
-
-
-class Events:
-    """JSON lines to the launcher, on a descriptor no library prints to."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def emit(self, event: str, **fields: Any) -> None:
-        """One line, written whole (shorter than a pipe's atomic size)."""
-        os.write(self.descriptor, (json.dumps({"event": event, **fields}) + "\n").encode())
 
 
 class Models:
@@ -85,19 +70,23 @@ def redirect_to_log(job: Job) -> None:
 
 
 def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
-    """Run the cell, or a probe of it, in this process; the exit code."""
+    """Run the cell, or a probe of it, in this process, a sharded one in processes of its own; the exit code."""
     from bench.probing import run_probe
     from bench.worker import run_cell
 
-    last = [-1.0]
-
-    def tell(phase: str, share: float) -> None:
-        if phase not in SHARED or share - last[0] >= 0.02 or share >= 1 or share < last[0]:
-            last[0] = share
-            events.emit("progress", phase=phase, share=round(share, 3))
-
     redirect_to_log(job)
-    return UNWRITABLE if (run_probe if job.probe else run_cell)(job, load, tell) else 0
+    if is_sharded(job):
+        from bench.torchrun import serve
+
+        return serve(job, events)
+    return UNWRITABLE if (run_probe if job.probe else run_cell)(job, load, events.teller()) else 0
+
+
+def is_sharded(job: Job) -> bool:
+    """Whether several processes carry this order out: probes are asked by one."""
+    from bench.outcomes import unsharded
+
+    return job.cell.sharding is not None and job.probe is None and unsharded(job) is None
 
 
 def fork_one(job: Job, models: Models, events: Events) -> int:
@@ -105,7 +94,8 @@ def fork_one(job: Job, models: Models, events: Events) -> int:
 
     What the cell started and left behind ends with it, whatever group or session it went into.
     """
-    models.hold(job.model, job.cell.precision)
+    if not is_sharded(job):  # whose processes load the model themselves
+        models.hold(job.model, job.cell.precision)
     pid = os.fork()
     if pid == 0:
         code = 70
@@ -156,7 +146,8 @@ def main(arguments: list[str]) -> int:
     if "--one" in arguments:
         job = Job.model_validate_json(sys.stdin.read())
         models = Models()
-        models.hold(job.model, job.cell.precision)
+        if not is_sharded(job):
+            models.hold(job.model, job.cell.precision)
         return serve_one(job, models.get, events)
     forks = can_fork()
     if forks:

@@ -85,10 +85,10 @@ def cell_id(task: str, strategy: str, seed: int, identity: dict[str, Any]) -> st
 MEASURED = (
     "base_strategy", "readout", "metric", "seed", "options", "budget", "precision", "device", "model_fingerprint",
     "task_digest", "numerics", "engine", "batch", "micro_batch", "sequence", "checkpointing", "foreach", "sources",
-    "formats_digest", "limit", "plant", "plant_items",
+    "formats_digest", "limit", "plant", "plant_items", "sharding", "devices",
 )  # fmt: skip
 """Fields of a cell that its id covers, beside the task's and strategy's names and the fingerprint of its data."""
-LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest", "engine")
+LATER = ("checkpointing", "foreach", "plant", "plant_items", "formats_digest", "engine", "sharding", "devices")
 """Those that came after the first records: left out where they are off, so that earlier records stand."""
 
 

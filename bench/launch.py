@@ -25,7 +25,7 @@ from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.room import log_end, make_room, shorten, why_unwritable
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
-from bench.warm import Host, children, kill, kill_group, oom_kills
+from bench.warm import Host, children, kill, kill_group, oom_kills, resident
 
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
@@ -191,7 +191,7 @@ class Launcher:
         if cap is None or job.cell.device != "cpu":
             return None
         try:
-            held = psutil.Process(pid).memory_info().rss
+            held = resident(pid, below=job.cell.sharding is not None)
         except psutil.NoSuchProcess:
             return None
         return None if held <= cap * GIB else Ending(-9, over_the_cap(held, job), Status.out_of_memory)

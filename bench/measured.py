@@ -104,6 +104,15 @@ class Phase(Record):
     """Energy of the whole card over the phase (NVML); None where not offered."""
 
 
+class Rank(Record):
+    """What one process of a sharded cell held."""
+
+    rank: int
+    """Its number, from 0."""
+    phases: dict[str, Phase]
+    """`load` and `adapt`: seconds and memory of this process; tokens and FLOPs are the cell's and stand there."""
+
+
 class PredictedPhase(Record):
     """What memory is predicted to hold at the peak of one phase."""
 

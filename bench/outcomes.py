@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from bench import registry
 from bench.errors import UserFault
 from bench.job import Job
 from bench.measure.allocators import is_shortage
@@ -57,6 +58,29 @@ def refuse_what_is_missing(strategy: Strategy, base: Base, context: TaskContext)
         raise Unsupported(
             f"{name} needs at least {needs.train_labels} label(s), got {len(context.train)}: raise budget.labels"
         )
+
+
+def unsharded(job: Job) -> str | None:
+    """Why a cell cannot be trained by several processes, with what to do; None where it can."""
+    strategies = registry.load(job.adapters_path)
+    here = "take away sharding and devices"
+    if not strategies[job.cell.base_strategy].shards:
+        able = [name for name, strategy in strategies.items() if strategy.shards]
+        return f"{job.cell.base_strategy} does not train over several devices: use {', '.join(sorted(able))}, or {here}"
+    if job.cell.engine is not None:
+        return f"engine={job.cell.engine} trains in a loop of its own, on one device: use engine=own, or {here}"
+    if job.cell.budget.get("trials") is not None:
+        return f"budget.trials tries configurations on one device: take away budget.trials, or {here}"
+    unequal = [
+        one for one in (job.task, *(s.task for s in job.sources)) if one.objective == "language" or one.kind == "tag"
+    ]
+    if any(one.data.random is None for one in unequal):  # random rows are all equally long
+        return (
+            f"a loss that is a mean over tokens is not one over the rows that devices share out: use labels, or {here}"
+        )
+    if job.cell.plant:
+        return f"a planted cell is trained on one device: take away probes.contamination.plant, or {here}"
+    return None
 
 
 def refuse_foreign(strategy: Strategy, context: TaskContext) -> None:

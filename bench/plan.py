@@ -18,7 +18,7 @@ from bench.job import Job, SourceJob
 from bench.measure import card
 from bench.models.catalog import ModelRef, parse
 from bench.records import CellInfo
-from bench.refusals import check_cap, check_options, check_probes, check_sources, nothing_runs
+from bench.refusals import check_cap, check_devices, check_options, check_probes, check_sources, nothing_runs
 from bench.registry import Variant
 from bench.strategy import Strategy
 
@@ -76,6 +76,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     device = "cuda" if target and on_target else device_type(settings.device)
     if not on_target:
         check_cap(suite.budget.memory_gib, device)
+        check_devices(suite, device)
         if suite.micro_batch == "auto" and not settings.predict:
             raise UserFault("micro_batch=auto is found from predictions; allowed with predict=false: a number")
     suite = capped(suite, target, device)

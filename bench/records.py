@@ -19,6 +19,7 @@ from bench.measured import Parameters as Parameters
 from bench.measured import Phase as Phase
 from bench.measured import Predicted as Predicted
 from bench.measured import PredictedPhase as PredictedPhase
+from bench.measured import Rank as Rank
 from bench.measured import Record as Record
 from bench.measured import Score as Score
 from bench.measured import Sealed as Sealed
@@ -98,6 +99,10 @@ class CellInfo(Record):
     """Whether activations were dropped in the forward pass and computed again for the backward pass."""
     foreach: bool = False
     """Whether AdamW worked on all weights at once."""
+    sharding: Literal["ddp", "fsdp2"] | None = None
+    """How training was spread over several processes; None: one process."""
+    devices: int | None = None
+    """So many processes, each with a device of its own; None: one."""
     sources: dict[str, str] = Field(default_factory=dict)
     """Other tasks trained on together with this one: name -> digest of task and data."""
     held_out: str | None = None
@@ -204,6 +209,9 @@ class Result(Sealed):
     """Metric name -> score; None where the cell has none."""
     parameters: Parameters | None = None
     phases: dict[str, Phase] = Field(default_factory=dict)
+    """Of a sharded cell rank 0's, but with the peaks of the rank that held most."""
+    ranks: list[Rank] = Field(default_factory=list)
+    """Of a sharded cell what each of its processes held; empty for one process."""
     used: Used | None = None
     training: Training | None = None
     tuning: Tuning | None = None

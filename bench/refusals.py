@@ -24,6 +24,24 @@ def check_cap(gib: float | None, device: str) -> None:
         raise UserFault(f"budget.memory_gib: got {gib:g}, this {what} has {has / GIB:.1f} GiB; allowed: at most that")
 
 
+def check_devices(suite: Suite, device: str) -> None:
+    """Raise `UserFault` for more devices than there are cards, or than a step has rows."""
+    if suite.sharding is None:
+        return
+    assert suite.devices is not None
+    if device == "cuda" and suite.devices > (cards := len(card.visible())):
+        raise UserFault(
+            f"devices={suite.devices}, and the driver shows {cards} card{'' if cards == 1 else 's'}; allowed: at most "
+            "that, or device=cpu"
+        )
+    rows = min(task.batch or suite.batch for task in suite.tasks.values())
+    if suite.devices > rows:
+        raise UserFault(
+            f"devices={suite.devices}, and a step has {rows} row{'' if rows == 1 else 's'} to share out; allowed: at "
+            "most that many devices, or a larger batch"
+        )
+
+
 def check_sources(suite: Suite, variants: dict[str, list[Variant]]) -> None:
     """Raise `UserFault` for a source that is no task, or one that would be read otherwise than the cell's own task."""
     for task, of_task in variants.items():

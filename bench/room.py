@@ -23,7 +23,7 @@ def make_room(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in ("result.json", "predictions.parquet", "log.txt"):
             (folder / old).unlink(missing_ok=True)
-        for old in (folder / "adapted", folder / "probes", *folder.glob("tmp????????")):
+        for old in (folder / "adapted", folder / "probes", *folder.glob("tmp????????"), *folder.glob(".ranks-*")):
             shutil.rmtree(old, ignore_errors=True)
         for old in (*folder.glob(".result.json.*"), *folder.glob(".predictions.parquet.*")):
             old.unlink(missing_ok=True)  # of a writer that was killed: the run is locked, so it cannot be at work

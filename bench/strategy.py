@@ -264,6 +264,9 @@ class Strategy(ABC):
     there."""
     keeps_all: ClassVar[bool] = True
     """Whether everything it creates is needed afterwards; not so where an encoder or pruned ranks are thrown away."""
+    shards: ClassVar[bool] = False
+    """Whether several processes can train its plan together: its loss is a mean over rows, and all it keeps beside its
+    parameters goes through `Plan.own_state`."""
     other_types: ClassVar[bool] = False
     """Whether it trains on the run's tasks of other types and on none of its own task's type, which is held out."""
     ranges: ClassVar[Space] = {}

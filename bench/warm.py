@@ -144,6 +144,16 @@ def sweep(seconds: float = 5.0) -> None:
             time.sleep(0.005)
 
 
+def resident(pid: int, below: bool) -> int:
+    """Resident bytes of a process; with `below` those of the largest among it and all it started, for a cap holds for
+    each. Raises `psutil.NoSuchProcess` where it is gone."""
+    held = [int(psutil.Process(pid).memory_info().rss)]
+    for one in children(pid) if below else ():
+        with suppress(psutil.NoSuchProcess):
+            held.append(int(psutil.Process(one).memory_info().rss))
+    return max(held)
+
+
 def oom_kills() -> int:
     """Kills for want of memory the kernel counted in our control group; 0 where it does not tell."""
     total = 0

@@ -22,22 +22,22 @@ from bench.data.formats import spoken
 from bench.data.rows import Rows, TaskRows, read
 from bench.data.sources import Located
 from bench.job import Job
+from bench.measure.allocators import limit_device_memory
 from bench.measure.environment import cores
 from bench.models.build import build
 from bench.models.parts import checkpointed, count, touch
 from bench.models.piecewise import place
-from bench.outcomes import outcome_of, refuse_what_is_missing
+from bench.outcomes import outcome_of, refuse_what_is_missing, unsharded
 from bench.probes.membership import members
 from bench.recording import Recorder
 from bench.records import Apart, Status
 from bench.score.chat import speaks
 from bench.score.features import folder_of
-from bench.space import Space
 from bench.stats.agreement import judged
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
-from bench.train.loop import adapt
+from bench.train.loop import Trained, adapt
 from bench.train.plant import plant, planting_budget
-from bench.tune.choose import Tuner
+from bench.tune.choose import Tuner, untunable
 
 if TYPE_CHECKING:
     from bench.models.base import Base
@@ -59,6 +59,7 @@ class Cell(Recorder):
     def run(self) -> None:
         """Tune where trials are allowed, load, adapt, predict, save."""
         cell, defaults = self.job.cell, self.options
+        self.refuse_sharding()
         if self.budget.trials is not None:
             self.tune()
         with self.ledger.phase("load"):
@@ -68,13 +69,15 @@ class Cell(Recorder):
         base_parameters = count(list(base.module.parameters()))
         seed_everything(cell.seed)
         plan = self.planted(base, context, test) if cell.plant else None
-        meter = Meter(self.budget, cell.device, tick=lambda share: self.tell("adapt", share))
+        meter = self.meter()
         with self.ledger.phase("adapt", meter):
             plan = plan or self.prepared(base, context)
             meter.watch(plan.seen)
-            trained = adapt(plan, context, meter)
+            trained = self.adapted(plan, context, meter)
         meter.unwatch()
         self.record_training(plan, trained, meter, context)
+        if (plan := self.answering(plan, context)) is None:
+            return
         watch = Meter(None, cell.device, tick=lambda _: self.tell("predict", 0.0))
         watch.watch(plan.seen)
         with self.ledger.phase("predict", watch):
@@ -85,6 +88,23 @@ class Cell(Recorder):
         if self.options != defaults:
             del plan, base
             self.score_defaults(defaults, context, test)
+
+    def refuse_sharding(self) -> None:
+        """Raise `Unsupported` where the cell is one for several processes: this is one alone."""
+        if self.job.cell.sharding is not None:
+            raise Unsupported(unsharded(self.job) or "it was to be trained by several processes, and this is one alone")
+
+    def meter(self) -> Meter:
+        """What adapting is watched by."""
+        return Meter(self.budget, self.job.cell.device, tick=lambda share: self.tell("adapt", share))
+
+    def adapted(self, plan: Plan, context: TaskContext, meter: Meter) -> Trained:
+        """Carry the plan out."""
+        return adapt(plan, context, meter)
+
+    def answering(self, plan: Plan, context: TaskContext) -> Plan | None:
+        """The plan that answers once `plan` is trained; None where another process asks it."""
+        return plan
 
     def planted(self, base: Base, context: TaskContext, test: Rows) -> Plan:
         """A plan that has been trained on its test items already: a phase of its own, outside the budget."""
@@ -248,23 +268,6 @@ def drawn_test(job: Job, rows: TaskRows) -> Rows:
     assert job.cell.plant_items is not None
     drawn, _ = members(len(rows.pool), job.cell.plant_items, job.cell.seed)
     return rows.pool.take(drawn)
-
-
-def untunable(budget: Budget, context: TaskContext, space: Space) -> str | None:
-    """Why the defaults are taken without a trial; None where trials are possible."""
-    if not space:
-        return "this strategy has nothing to tune"
-    assert budget.folds is not None
-    if len(context.train) < 2 * budget.folds:
-        return f"not tuned: {len(context.train)} labels are too few for {budget.folds} folds; the defaults were taken"
-    return None
-
-
-def limit_device_memory(device: str, gib: float | None) -> None:
-    """Hold this process to `gib` of the card."""
-    if device == "cuda" and gib is not None:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
 
 
 def seed_everything(seed: int) -> None:

@@ -14,7 +14,8 @@ from bench.records import CellInfo
 CORE = ("model", "task", "strategy", "seed", "readout", "device", "precision", "plant", "plant_items", "engine")
 """With the budget's labels and axis, what a cell is called. Two cells alike in these are the same cell."""
 REST = ("base_strategy", "options", "batch", "micro_batch", "sequence", "checkpointing", "foreach", "sources",
-        "held_out", "formats_digest", "limit", "metric", "model_fingerprint", "task_digest", "numerics")  # fmt: skip
+        "held_out", "formats_digest", "limit", "metric", "model_fingerprint", "task_digest", "numerics",
+        "sharding", "devices")  # fmt: skip
 """How it is defined; where only these differ, cells are compared and the differences told."""
 CAPS = ("memory_gib", "trials", "search", "folds")
 

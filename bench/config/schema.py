@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,6 +23,7 @@ COUNTS = ("labels", "curve")
 """The two ways to say how many labels a budget has."""
 Readout = Literal["auto", "head", "verbalizer"]
 Search = Literal["grid", "halving"]
+Sharding = Literal["ddp", "fsdp2"]
 FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
 
@@ -146,6 +147,10 @@ class Suite(Frozen):
         None, description="rows per forward, a step's gradients are accumulated; `auto`: the most that fit the memory"
     )
     checkpointing: bool = Field(False, description="drop activations and compute them again for the backward pass")
+    sharding: Sharding | None = Field(
+        None, description="how a cell is spread over its devices: `ddp` copies the model, `fsdp2` shards it"
+    )
+    devices: int | None = Field(None, ge=1, description="processes of a cell, each with a device of its own")
     sequence: int = Field(256, ge=8, description="longest input in tokens; longer ones lose their front")
 
     @field_validator("name")
@@ -165,6 +170,31 @@ class Suite(Frozen):
             else ""
         )
         raise ValueError(f"rows per forward are a whole number from 1 on, or auto{close}")
+
+    @field_validator("sharding", mode="before")
+    @classmethod
+    def known_sharding(cls, value: Any) -> Any:
+        """Of what torch has, by its names."""
+        known = get_args(Sharding)
+        if value is None or value in known:
+            return value
+        near = nearest(str(value), list(known))
+        raise ValueError(f"a cell is sharded by {' or '.join(known)}" + (f"; did you mean '{near}'?" if near else ""))
+
+    @model_validator(mode="after")
+    def how_and_how_many(self) -> Suite:
+        devices = self.devices or 1
+        if self.sharding is None and devices > 1:
+            raise ValueError(
+                f"devices={devices} says over how many devices a cell is spread, and not how; allowed: sharding=ddp or "
+                "sharding=fsdp2 beside it"
+            )
+        if self.sharding is not None and devices < 2:
+            raise ValueError(
+                f"sharding={self.sharding} spreads a cell over several devices, and devices is "
+                f"{self.devices or 'not given'}; allowed: devices=2 or more"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

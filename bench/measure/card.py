@@ -25,6 +25,23 @@ def handle() -> tuple[Any, Any] | None:
         return None
 
 
+def visible() -> list[str]:
+    """The cards this process may use, as CUDA_VISIBLE_DEVICES names them; empty without driver or card."""
+    found = handle()
+    if found is None:
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(i) for i in range(found[0].nvmlDeviceGetCount())]
+    return [part.strip() for part in named.split(",") if part.strip()]
+
+
+def take(number: int) -> None:
+    """From now on this process sees the card of this number only: to call before CUDA is touched."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible()[number]
+    handle.cache_clear()
+
+
 def describe() -> dict[str, Any] | None:
     """Name, memory (bytes), driver and compute capability of the card; None without one."""
     found = handle()

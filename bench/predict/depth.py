@@ -41,7 +41,7 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
 
     What a process holds resident is told for adapting on a CPU: what its heap grows by, and what lies outside of it.
     """
-    heaped = not on_card and known()
+    heaped = not on_card and known() and job.cell.sharding is None  # whose processes hold other blocks than a rehearsal
     outside = outside_the_heap(job) if heaped else 0
     try:
         found = foresee(job, on_card, heaped)

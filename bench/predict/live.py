@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bench.measure.flops import is_counting
 from bench.predict.answers import Answers
-from bench.predict.timeline import KINDS, Allocation, Peak, Stage, kind_of, peaks
+from bench.predict.timeline import KINDS, Allocation, Peak, Spread, Stage, kind_of, peaks
 from bench.predict.trace import DROPPED, FIRST, GONE, MADE, NODE, STORED, Trace
 from bench.predict.twins import Twins
 
@@ -176,10 +176,11 @@ class Live(TorchDispatchMode):
         finally:
             self.stage(before)
 
-    def peaks(self) -> dict[str, Peak]:
-        """The peak of every stage, by name; of a cell that runs no operator, what stands in memory throughout."""
+    def peaks(self, split: Spread | None = None) -> dict[str, Peak]:
+        """The peak of every stage, by name; of a cell that runs no operator, what stands in memory throughout. With a
+        `split`, of one of the processes it tells of."""
         self.stages[-1].ends = self.clock
-        return peaks(self.log, self.stages, self.clock) or {self.stages[-1].name: self.standing()}
+        return peaks(self.log, self.stages, self.clock, split) or {self.stages[-1].name: self.standing()}
 
     def standing(self) -> Peak:
         """What is alive now."""

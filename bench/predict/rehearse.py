@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,10 @@ from bench.measure.flops import Book, counting
 from bench.models.base import Base
 from bench.models.catalog import parse
 from bench.models.parts import count
+from bench.outcomes import unsharded
 from bench.predict.fakes import quantisation_states, stand_ins
 from bench.predict.live import Live
+from bench.predict.shards import Split
 from bench.predict.timeline import UNCOUNTED, Peak
 from bench.predict.trace import Trace
 from bench.strategy import Examples, Plan, TaskContext, Unsupported
@@ -91,6 +93,8 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
 
     Raises `Unsupported` where the cell itself would.
     """
+    if job.cell.sharding is not None and (why := unsharded(job)) is not None:
+        raise Unsupported(why)
     found = Rehearsal(trace=Trace() if traced else None)
     live = Live(found.trace)
     cell = Cell(job.model_copy(update={"cell": job.cell.model_copy(update={"device": "cpu"})}), lambda: base, untold)
@@ -109,9 +113,11 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
         if plan.drive is not None:
             raise RuntimeError("it trains in another library's loop, which is not rehearsed")
         claim_model(live, base, plan)
+        split = None
         budget = Budget.model_validate(job.cell.budget)
         if plan.groups:
-            found.flops = trained(live, plan, context, budget)
+            split = Split.of(job.cell, plan)
+            found.flops = trained(live, plan, context, budget, job.cell.devices or 1)
         else:
             meter = HeavyMeter(budget)  # a search may write, and what it would write is not known
             adapt(plan, context, meter)
@@ -119,7 +125,7 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
         live.stage("predict")
         live.trace = None
         plan.answer.predict(rows.test.fields, HeavyMeter())
-    found.peaks, found.calls = live.peaks(), live.clock
+    found.peaks, found.calls = live.peaks(split), live.clock
     found.trainable = count([p for g in plan.groups for p in g.params]) if plan.trained is None else plan.trained
     return found
 
@@ -136,16 +142,17 @@ def claim_model(live: Live, base: Base, plan: Plan) -> None:
     live.claim([p for g in plan.groups for p in g.params], "parameters")
 
 
-def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> float | None:
-    """Two rounds of the real loop over the heaviest batch of every group, one where no group gets a second batch; FLOPs
-    of the whole budget."""
+def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget, devices: int = 1) -> float | None:
+    """One device's part of two rounds of the real loop over the heaviest batch of every group, one where no group gets
+    a second batch; FLOPs of the whole budget, on all devices."""
     assert plan.examples is not None
     examples = plan.examples()
     executed = list(expected(plan, examples, context, budget))
     if not executed:
         axis = budget.axis
         raise Unsupported(f"budget.{axis}={getattr(budget, axis):.10g} is too small for one step: raise budget.{axis}")
-    heavy = [i for rows in heaviest(executed, examples) for i in rows]
+    heavy = [i for rows in heaviest(executed, examples) for i in rows[::devices]]
+    context = replace(context, batch=-(-context.batch // devices))
     plan.examples, plan.told = lambda: taken(examples, heavy), None  # what is watched has no values here
     for group in plan.groups:
         group.lr, group.later = 0.0, ()  # a rate changes no shape, and weights with values must not diverge
@@ -156,7 +163,7 @@ def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget) -> flo
     if budget.axis in ("train_flops", "train_seconds") or plan.ready is not None:
         return budget.train_flops  # how long answers get that a policy draws is known when it has drawn them
     with live.during(UNCOUNTED):
-        flops = flops_of(plan, examples, executed, context, meter.book) + meter.beside
+        flops = flops_of(plan, examples, spread_over(devices, executed), context, meter.book) + meter.beside
         for group in plan.groups:
             for parameter in group.params:
                 parameter.grad = None
@@ -178,6 +185,11 @@ def expected(plan: Plan, examples: Examples, context: TaskContext, budget: Budge
             return
         spent += cost
         yield rows
+
+
+def spread_over(devices: int, executed: list[list[int]]) -> list[list[int]]:
+    """The parts of batches that devices get; one that gets no row of a batch computes nothing."""
+    return [part for rows in executed for first in range(devices) if (part := rows[first::devices])]
 
 
 def heaviest(executed: list[list[int]], examples: Examples) -> list[list[int]]:

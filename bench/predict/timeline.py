@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -48,13 +49,24 @@ class Peak:
     parts: dict[str, float]
 
 
-def peaks(log: list[Allocation], stages: list[Stage], clock: int) -> dict[str, Peak]:
-    """The peak of every stage, by name; of a backward pass, of each of its halves.
+class Spread(Protocol):
+    """How the bytes of a rehearsal are spread over processes (`bench.predict.shards`)."""
+
+    def applied(self, timeline: Timeline, stages: list[Stage]) -> Timeline:
+        """The bytes of one process."""
+        ...
+
+
+def peaks(log: list[Allocation], stages: list[Stage], clock: int, split: Spread | None = None) -> dict[str, Peak]:
+    """The peak of every stage, by name; of a backward pass, of each of its halves. With a `split`, what one of several
+    processes holds.
 
     Within a pass memory rises or falls from block to block, so its peak lies at one end: halves keep the ends
     apart, and each grows linearly with the number of blocks.
     """
     timeline = Timeline.of(log, clock)
+    if split is not None:
+        timeline = split.applied(timeline, stages)
     found: dict[str, Peak] = {}
     for stage in stages:
         if stage.name == UNCOUNTED:

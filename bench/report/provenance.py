@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records import Apart
+from bench.records import Apart, CellInfo
 from bench.report import format as show
 from bench.report.budgets import budget
 from bench.report.collect import CellView, Run
@@ -58,10 +58,19 @@ def facts(run: Run) -> list[Fact]:
             if infos
             else [show.ABSENT],
         ),
+        *spread(infos),
         *_lent(cells),
         Fact("Measured", _times(environments)),
         Fact("Planned", [run.plan.created]),
     ]
+
+
+def spread(infos: list[CellInfo]) -> list[Fact]:
+    """Over how many processes cells were spread; nothing where none was."""
+    told = [
+        f"{i.devices} processes by {i.sharding}; peaks are those of the one that held most" for i in infos if i.sharding
+    ]
+    return [Fact("Processes of a cell", _distinct(told))] if told else []
 
 
 def passes(micro_batch: int | str | None) -> str:

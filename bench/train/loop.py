@@ -38,8 +38,9 @@ class Trained:
     """Groups whose stage has begun."""
 
 
-def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
-    """Carry a plan out: search, train, or nothing to do. Raises `Unsupported` where the budget holds no step."""
+def adapt(plan: Plan, context: TaskContext, meter: Meter, kind: Kind | None = None) -> Trained:
+    """Carry a plan out: search, train (by another `kind` of `Training`), or nothing to do. Raises `Unsupported` where
+    the budget holds no step."""
     if plan.drive is not None:
         done = plan.drive(meter)
     elif plan.search is not None:
@@ -47,7 +48,7 @@ def adapt(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
     elif not plan.groups:
         return Trained(ended_by="nothing to train")
     else:
-        done = train(plan, context, meter)
+        done = train(plan, context, meter, kind)
     refuse_less_than_a_step(meter, done.ended_by)
     return done
 
@@ -68,9 +69,9 @@ def refuse_less_than_a_step(meter: Meter, ended_by: str | None) -> None:
         raise Unsupported(f"budget.{axis}={limit:g} is too small for one step ({took}): raise it or lower batch")
 
 
-def train(plan: Plan, context: TaskContext, meter: Meter) -> Trained:
+def train(plan: Plan, context: TaskContext, meter: Meter, kind: Kind | None = None) -> Trained:
     """Optimizer steps until the meter says the budget is spent. Raises `Diverged` on a loss that is not finite."""
-    training = Training(plan, context, meter)
+    training = (kind or Training)(plan, context, meter)
     training.until(1.0)
     return training.done
 
@@ -152,15 +153,15 @@ class Training:
     def step(self, rows: list[int]) -> bool:
         """One optimizer step over these rows; not taken, and False, where it would overshoot the budget."""
         plan, meter, done = self.plan, self.meter, self.done
-        passes = [Pass.of(plan, self.examples, part) for part in cut(rows, self.context.micro_batch)]
-        cost = meter.cost(len(rows), sum(p.tokens for p in passes), *(p.batch.shape for p in passes))
+        passes = self.passes(rows)
+        cost = self.cost(rows, passes)
         if not meter.affords(cost):
             return False
         middle = meter.share(meter.spent() + cost / 2)
         with meter.accumulating(len(rows)) as passed:
-            self.unread.append(accumulate(plan, passes, len(rows), passed))
+            self.unread.append(self.accumulate(passes, rows, passed))
             first = not done.losses and len(self.unread) == 1
-            if first and not any(p.grad is not None and p.grad.any() for p in plan.groups[0].params):
+            if first and not self.arrives():
                 raise Unsupported(NO_GRADIENT)
             self.optimizer.step(middle)
             if plan.after_step is not None:
@@ -172,6 +173,28 @@ class Training:
         if len(self.unread) >= READ_EVERY:
             self.read()
         return True
+
+    def passes(self, rows: list[int]) -> list[Pass]:
+        """The forward and backward passes of a step over these rows."""
+        return [Pass.of(self.plan, self.examples, part) for part in cut(rows, self.context.micro_batch)]
+
+    def cost(self, rows: list[int], passes: list[Pass]) -> float:
+        """What a step of these passes will use of the binding axis."""
+        return self.meter.cost(len(rows), sum(p.tokens for p in passes), *(p.batch.shape for p in passes))
+
+    def accumulate(self, passes: list[Pass], rows: list[int], passed: Passed) -> list[torch.Tensor]:
+        """Gradients of the step's mean loss; that loss in parts."""
+        return accumulate(self.plan, passes, len(rows), passed)
+
+    def arrives(self) -> bool:
+        """Whether any gradient of the first group is not zero."""
+        return any(p.grad is not None and bool(p.grad.any()) for p in self.plan.groups[0].params)
+
+
+Kind = Callable[[Plan, TaskContext, Meter], Training]
+"""What makes a `Training`."""
+Passed = Callable[..., Any]
+"""Shape -> the context in which a pass of that shape is counted."""
 
 
 @dataclass
@@ -196,15 +219,15 @@ def cut(rows: list[int], size: int | None) -> list[list[int]]:
     return [rows] if size is None else [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Callable[..., Any]) -> list[torch.Tensor]:
-    """Gradients of a step's mean loss, summed over its passes by their share of the rows; the parts of the mean loss,
-    one a pass, on the device."""
+def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Passed) -> list[torch.Tensor]:
+    """Gradients of the mean loss of a step's `rows`, summed over its passes by their share of them; the parts of that
+    loss, one a pass, on the device."""
     assert plan.loss is not None
     parts = []
     for one in passes:
         with passed(one.batch.shape):
             loss = plan.loss(one.batch, one.labels)
-            if len(passes) > 1:
+            if len(one.labels) < rows:
                 loss = loss * (len(one.labels) / rows)
             if not loss.requires_grad:
                 raise Unsupported(NO_GRADIENT)

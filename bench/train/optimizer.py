@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -42,6 +45,8 @@ class Optimizer:
     def __init__(self, plan: Plan, foreach: bool = False) -> None:
         """`foreach`: on all weights at once; else fused where that is a gain, one weight after another elsewhere."""
         self.params = [p for g in plan.groups for p in g.params]
+        self.clip: Callable[[list[nn.Parameter]], object] = partial(nn.utils.clip_grad_norm_, max_norm=CLIP)
+        """Scales gradients down together; those that lie in parts on several processes have one norm, too."""
         self.whole = {id(p): p.detach().float() for p in self.params if p.dtype in (torch.bfloat16, torch.float16)}
         for copy in self.whole.values():
             copy.requires_grad_(True)
@@ -73,7 +78,7 @@ class Optimizer:
         """One update at the rates of this share of the budget, gradients clipped together."""
         for group, spans in zip(self.inner.param_groups, self.spans, strict=True):
             group["lr"] = sum(lr * schedule(progress, begins, ends) for lr, begins, ends in spans)
-        nn.utils.clip_grad_norm_(self.params, CLIP)
+        self.clip(self.params)
         copied = [(p, copy) for p in self.params if (copy := self.whole.get(id(p))) is not None] if self.whole else []
         for parameter, copy in copied:
             copy.grad = None if parameter.grad is None else parameter.grad.float()

@@ -186,7 +186,7 @@ def preferring_plan(
     rows = context.train
     encoded = [replace(e, group=PREFERENCE, place=place) for place, e in enumerate(reader.encode(rows.fields))]
     pairs = Examples(encoded, rows.labels, [(context.name, row) for row in rows.index])
-    stage = Preferring(reader, plan.module, Versions(list(plan.groups[0].params)), pairs, loss)
+    stage = Preferring(reader, plan.module, Versions(plan.groups[0].params), pairs, loss)
     two_stages(plan, pairs, stage.preference, share, lr)
     plan.collate, plan.enter, plan.told = stage.collate, stage.enter, stage.told
     plan.own_state, plan.restore = stage.state, stage.restore

@@ -109,3 +109,13 @@ def rounds(number: int, search: str) -> int:
     for _ in shares:
         asks, left = asks + left, math.ceil(left / 2)
     return asks
+
+
+def untunable(budget: Budget, context: TaskContext, space: Space) -> str | None:
+    """Why the defaults are taken without a trial; None where trials are possible."""
+    if not space:
+        return "this strategy has nothing to tune"
+    assert budget.folds is not None
+    if len(context.train) < 2 * budget.folds:
+        return f"not tuned: {len(context.train)} labels are too few for {budget.folds} folds; the defaults were taken"
+    return None
