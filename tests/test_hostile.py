@@ -21,6 +21,8 @@ from test_report_browser import BROWSER, browse
 from bench.compare.finding import Finding
 from bench.compare.show import markdown
 from bench.compare.whole import Comparison
+from bench.errors import UserFault
+from bench.live import answer, verdict
 from bench.probed import ProbeRecord, Retained, RetentionFindings, Text, WritingFindings
 from bench.records import (
     Agreement,
@@ -240,6 +242,15 @@ def test_the_gates_markdown_is_no_html() -> None:
         "link",
         "x",
     }
+
+
+def test_a_terminal_is_not_steered() -> None:
+    """By what a fault quotes, or by the reason a cell ended for."""
+    fault = UserFault("row 1 holds '\x1b[2J\x1b]0;HIT\x07\u202egnp.exe\x9b31m', allowed: caf\u00e9 \u4e2d")
+    assert str(fault) == "row 1 holds '\ufffd[2J\ufffd]0;HIT\ufffd\ufffdgnp.exe\ufffd31m', allowed: caf\u00e9 \u4e2d"
+    outcome = Outcome(status=Status.error, reason="\x1b[2Jgone\r\nnext")
+    assert verdict(Result.model_construct(outcome=outcome, scores=None)) == "error: \ufffd[2Jgone  next"
+    assert answer(ProbeRecord(cell="x", probe="formats", asked={}, outcome=outcome)) == "error: \ufffd[2Jgone  next"
 
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
