@@ -7,10 +7,14 @@ from collections.abc import Iterable
 
 
 class UserFault(Exception):
-    """Bad input. The command line prints it as one line without a traceback and exits with code 2."""
+    """Bad input. The command line prints it as one line without a traceback and exits with code 2.
+
+    The message may quote files of others: what would steer a terminal or turn a line around is replaced by U+FFFD.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__("".join(char if char.isprintable() else "\ufffd" for char in line))
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -92,3 +94,20 @@ def probing(job: Job) -> list[Job]:
     }
     names = [name for name in job.probes.asked if asked[name]]
     return [job.model_copy(update={"probe": name}) for name in names]
+
+
+def foreign(job: Job) -> dict[str, Any]:
+    """What a record's environment says of a user's own strategies, for it must tell that foreign code ran: the name of
+    their folder and the SHA-256 of each of its files, all of which are imported. Nothing without `adapters_path`."""
+    if job.adapters_path is None:
+        return {}
+    folder = Path(job.adapters_path)
+    return {"adapters_path": folder.name, "adapters": {path.name: sha256(path) for path in sorted(folder.glob("*.py"))}}
+
+
+def sha256(path: Path) -> str | None:
+    """`sha256:...` of a file; None where it cannot be read any more."""
+    try:
+        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    except OSError:
+        return None

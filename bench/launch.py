@@ -16,7 +16,7 @@ from typing import Protocol
 import psutil
 
 from bench.errors import UserFault
-from bench.job import Job, asked_of
+from bench.job import Job, asked_of, foreign
 from bench.measure.environment import environment
 from bench.models.catalog import parse
 from bench.probed import ProbeRecord
@@ -236,7 +236,7 @@ class Launcher:
             predicted=job.predicted,
             model_note=parse(job.model).note or None,
             notes=job.notes,
-            environment=environment(job.threads),
+            environment=environment(job.threads) | foreign(job),
         )
         try:
             write_record(Path(job.folder) / "result.json", result)

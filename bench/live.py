@@ -14,6 +14,7 @@ from bench.earlier import like
 from bench.job import Job
 from bench.probed import ProbeRecord
 from bench.records import Result, Status
+from bench.report.format import plain
 
 STYLES = {Status.ok: "green", Status.unsupported: "yellow", Status.diverged: "yellow", Status.error: "red"}
 
@@ -46,7 +47,7 @@ def answer(record: ProbeRecord) -> str:
         return f"accuracy on {', '.join(changes)}"
     if (found := record.writing) is not None:
         return f"reward {found.gain:+.2f} SD, wins {statistics.fmean(found.wins):.2f} against {found.against}"
-    return f"{record.outcome.status}: {record.outcome.reason}"
+    return plain(f"{record.outcome.status}: {record.outcome.reason}")
 
 
 def verdict(result: Result | ProbeRecord) -> str:
@@ -54,7 +55,7 @@ def verdict(result: Result | ProbeRecord) -> str:
     if isinstance(result, ProbeRecord):
         return answer(result)
     if result.outcome.status != Status.ok or not result.scores:
-        return f"{result.outcome.status}: {result.outcome.reason}"
+        return plain(f"{result.outcome.status}: {result.outcome.reason}")
     score = result.scores[result.cell.metric]
     spread = f" [{score.low:.3f}, {score.high:.3f}]" if score.low is not None and score.high is not None else ""
     return f"{result.cell.metric} {score.value:.3f}{spread}"

@@ -14,7 +14,7 @@ from bench.budget import Meter
 from bench.config.harness import Harness
 from bench.config.task import TARGET
 from bench.data.rows import Rows
-from bench.job import Job
+from bench.job import Job, foreign
 from bench.measure.environment import cores, environment
 from bench.measure.phases import Ledger
 from bench.models.catalog import parse
@@ -175,11 +175,6 @@ def constant(test: Rows) -> float:
     """The share of free replies that the best constant one gets right: that of the commonest target."""
     targets = [fields[TARGET].casefold() for fields in test.fields]
     return Counter(targets).most_common(1)[0][1] / len(targets)
-
-
-def foreign(job: Job) -> dict[str, Any]:
-    """The folder a user's own strategies came from, by name: a record must tell that foreign code ran."""
-    return {"adapters_path": Path(job.adapters_path).name} if job.adapters_path else {}
 
 
 def parquet(columns: dict[str, Any]) -> bytes:

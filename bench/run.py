@@ -31,6 +31,7 @@ from bench.report import render as render_pages
 from bench.room import set_aside
 from bench.stopping import LEFT, Stop
 from bench.store import is_newer, newer_records, probe_file, read_plan, read_probe, read_result, write_record
+from bench.trackers import Hooks
 
 Say = Callable[[str], None]
 
@@ -43,6 +44,7 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    hooks = Hooks(list(request.settings.trackers), request.run_name, say)
     planned = plan.make(request)
     if planned.source == "sample":
         say(SAMPLE_WARNING)
@@ -59,7 +61,7 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
             for ref in planned.models.values():
                 ensure(ref, say)
             orders = [sharing(job, features) for job in foretold(request, planned, todo, say)]
-            run_all(request, orders, launcher, console, stop)
+            run_all(request, orders, launcher, console, stop, hooks.tell)
         if not stop.cells:
             probe_all(request, planned, launcher, console, stop, features)
         results = [read_result(path) for job in planned.jobs if (path := Path(job.folder) / "result.json").is_file()]
@@ -156,9 +158,16 @@ def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
         launcher.stop()
 
 
-def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Console, stop: Stop | None = None) -> None:
-    """Run the cells in order until `stop` says so, rendering the report whenever a task is complete and nothing is
-    being measured."""
+def run_all(
+    request: Request,
+    todo: list[Job],
+    launcher: Launcher,
+    console: Console,
+    stop: Stop | None = None,
+    tell: Callable[[Result], None] = lambda result: None,
+) -> None:
+    """Run the cells in order until `stop` says so. While nothing is being measured, `tell` hears of every record that
+    is on disk, and the report is rendered whenever a task is complete."""
     stop = stop or Stop(None)
     earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
     with live.make(console, todo, earlier) as launcher.show:
@@ -166,7 +175,7 @@ def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Cons
             if not stop.begins():
                 stop.cells = len(todo) - i
                 break
-            launcher.run(job)
+            tell(launcher.run(job))
             if i + 1 < len(todo) and todo[i + 1].cell.task != job.cell.task:
                 if job.features is not None:
                     shutil.rmtree(job.features, ignore_errors=True)  # another task has other texts

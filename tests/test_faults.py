@@ -218,9 +218,12 @@ def test_a_results_dir_that_is_read_only(fault: Fault, tmp_path: Path) -> None:
 
 
 def test_a_run_name_too_long_for_a_folder(fault: Fault, tmp_path: Path) -> None:
-    """The file system's limit is told like any other folder that cannot be made."""
+    """The file system's limit is told before anything is made, and like any other folder that cannot be."""
     (tmp_path / "results").mkdir()
-    assert "results_dir: cannot write into" in fault("run", *SMOKE, "strategies=zero_shot", f"run.name={'x' * 300}")
+    told = fault("run", *SMOKE, "strategies=zero_shot", f"run.name={'x' * 300}")
+    assert told.startswith("run.name: a name has 100 letters at most, got 300")
+    told = fault("run", *SMOKE, "strategies=zero_shot", f"results_dir=results/{'x' * 300}")
+    assert "results_dir: cannot write into" in told
 
 
 def test_a_reports_dir_that_cannot_be_one(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

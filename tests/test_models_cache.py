@@ -16,7 +16,13 @@ from bench.models import cache, catalog, wheel
 from bench.models.folder import file_sha256
 
 ROOT = Path(catalog.__file__).parents[2]
-MODEL = {"config.json": "{}", "model.safetensors": "w", "tokenizer.json": "{}", "1_Pooling/config.json": "{}"}
+NO_TENSORS = b"\2" + bytes(7) + b"{}"
+MODEL: dict[str, bytes | str] = {
+    "config.json": "{}",
+    "model.safetensors": NO_TENSORS,
+    "tokenizer.json": "{}",
+    "1_Pooling/config.json": "{}",
+}
 
 
 def build(folder: Path, files: dict[str, bytes | str], name: str = "tinymodel") -> Path:

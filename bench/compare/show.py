@@ -90,7 +90,7 @@ def markdown(found: Comparison) -> str:
     parts = [
         f"## {mark} {escaped(found.verdict())}",
         "",
-        f"`{found.base}` → `{found.new}`, {count(found.cells, 'cell')}.",
+        f"{quoted(found.base)} → {quoted(found.new)}, {count(found.cells, 'cell')}.",
     ]
     for kind, title in TITLES.items():
         findings = found.of(kind)
@@ -119,6 +119,11 @@ def grid(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table of Markdown."""
     made = [f"| {' | '.join(heads)} |", f"|{' :--- |' * len(heads)}"]
     return "\n".join([*made, *(f"| {' | '.join(escaped(part) for part in one)} |" for one in rows)])
+
+
+def quoted(text: str) -> str:
+    """A name in back quotes, which hold anything but back quotes."""
+    return f"`{plain(text).replace('`', chr(39))}`"
 
 
 def escaped(text: str) -> str:

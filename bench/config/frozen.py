@@ -7,7 +7,9 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+LONGEST_NAME = 100
+"""Letters of a name: a cell's folder is named by two of them, and file systems end at 255 bytes."""
 
 WORD_AS_BOOLEAN = "a word was read as a boolean: put it in quotes, or give a number (YAML 1.1 does so with yes and no)"
 
@@ -29,8 +31,10 @@ class Frozen(BaseModel):
 
 def safe_name(value: str) -> str:
     """A name that becomes part of a file name: letters, digits, `_`, `.`, `-`, not starting with a dot."""
-    if not NAME.match(value) or ".." in value:
+    if not NAME.fullmatch(value) or ".." in value:
         raise ValueError("a name holds letters, digits, '_', '.' and '-' only and starts with a letter or digit")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"a name has {LONGEST_NAME} letters at most, got {len(value)}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,10 @@ def suite_file(name: str) -> Path:
 
 
 def read_suite_file(path: Path) -> dict[str, Any]:
-    """A suite file as plain data; YAML is loaded safely and interpolation refused."""
+    """A suite file as plain data; YAML is loaded safely, and nothing in it is ever resolved.
+
+    A text such as `${price}` stays what it is; one that would read the environment is refused.
+    """
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:  # YAML and OmegaConf errors of many kinds; one line each
@@ -73,7 +77,17 @@ def read_suite_file(path: Path) -> dict[str, Any]:
         raise UserFault(
             f"suite file {path.name} is not a mapping; allowed: name, model, tasks, strategies, budget, ..."
         )
+    if (found := resolver(raw)) is not None:
+        raise UserFault(f"suite file {path.name} holds '{found[:60]}': interpolation is not allowed in values")
     return {str(key): value for key, value in raw.items()}
+
+
+def resolver(value: Any) -> str | None:
+    """The first key or text that OmegaConf would look up outside the file, such as `${oc.env:HOME}`."""
+    if isinstance(value, str):
+        return value if re.search(r"\$\{[^{}]*:", value) else None
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((found for one in inner if (found := resolver(one)) is not None), None)
 
 
 def load(arguments: list[str]) -> Request:

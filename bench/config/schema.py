@@ -217,6 +217,7 @@ class Suite(Frozen):
         for what, values in (("model", self.model), ("seeds", self.seeds)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} has an entry twice: {values}")
-        for name in (*self.tasks, *self.strategies):
+        own = [name for task in self.tasks.values() for name in task.strategies or {}]
+        for name in (*self.tasks, *self.strategies, *own):
             safe_name(name)
         return self

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from bench.config.frozen import Frozen, safe_name
+
+Tracker = Literal["trackio", "mlflow", "wandb"]
 
 
 class DataSettings(Frozen):
@@ -52,6 +54,23 @@ class Settings(Frozen):
     )
     predict: bool = Field(True, description="predict every cell's memory before the first one runs, for its record")
     rerun: Literal["none", "changed", "failed", "all"] = Field("none", description="which finished cells to do again")
+    trackers: list[Tracker] = Field(
+        default_factory=list, description="experiment trackers told of every cell once its record is on disk"
+    )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        """`trackers=a,b` is `[a, b]`."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("trackers")
+    @classmethod
+    def each_once(cls, value: list[str]) -> list[str]:
+        """Told twice of the same cell, a tracker would hold two runs of it."""
+        if len(set(value)) != len(value):
+            raise ValueError("names a tracker twice")
+        return value
 
     @model_validator(mode="after")
     def comes_to_an_end(self) -> Settings:

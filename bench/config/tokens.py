@@ -70,7 +70,10 @@ def merge(into: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Merge nested dictionaries, later ones winning, by OmegaConf's rules. Raises `UserFault` for keys into a list."""
     if (clash := clashing(into, new)) is not None:
         raise UserFault(f"{clash}: a list is overridden whole, e.g. {clash}=[a,b], and only where a list belongs")
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(into), OmegaConf.create(new)), resolve=False)
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(into), OmegaConf.create(new)), resolve=False)
+    except Exception as error:  # as above: a text of a suite that looks like an interpolation, a key of an odd type
+        raise UserFault(f"cannot override {', '.join(map(str, new))}: {str(error).splitlines()[0][:300]}") from None
     assert isinstance(merged, dict)
     return {str(k): v for k, v in merged.items()}
 

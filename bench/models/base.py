@@ -127,7 +127,7 @@ def _config(ref: ModelRef, folder: Path | None) -> PretrainedConfig:
 
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # what transformers makes of a file of others is not one kind of error
         raise UserFault(f"model '{ref.spec}': transformers cannot read its config.json: {error}") from None
 
 
@@ -149,7 +149,9 @@ def _stored(ref: ModelRef, folder: Path, config: PretrainedConfig, auto: Any, dt
     safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
         module, info = auto.from_pretrained(folder, config=config, dtype=dtype, **_attention(auto, config), **safe)
-    except (ValueError, RuntimeError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of transformers, safetensors or torch, by what a file of others holds
         raise UserFault(f"model '{ref.spec}' cannot be loaded: {error}") from None
     # transformers fills what is missing with random numbers and a warning. Only a pooler may be new: checkpoints
     # trained as language models never had one.

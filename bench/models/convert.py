@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserFault
+from bench.models.headers import check_gguf
 
 # llama.cpp's names for vocabularies whose merges were learned with every digit on its own (llama-vocab.cpp), which
 # transformers 5.23 does not know: without the digit split two blanks before a number give other tokens.
@@ -17,8 +18,10 @@ PLAIN = ("gpt-2",)
 def convert(gguf: Path, out: Path) -> None:
     """Write the model of `gguf` to the folder `out`: dequantised fp32 weights, config, generation config, tokenizer.
 
-    Raises `UserFault` where transformers cannot read the architecture or the way text is split is not known.
+    Raises `UserFault` where the file's header leads out of it, transformers cannot read the architecture or the way
+    text is split is not known.
     """
+    check_gguf(gguf)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
@@ -34,8 +37,10 @@ def convert(gguf: Path, out: Path) -> None:
             gguf.parent, dtype=torch.float32, quantization_config=config, output_loading_info=True, **where
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise UserFault(f"transformers cannot read {gguf.name}: {error}") from None
+    except UserFault:
+        raise
+    except Exception as error:  # of two libraries that trust the file
+        raise UserFault(f"transformers cannot read {gguf.name}: {type(error).__name__}: {error}") from None
     if lost := sorted(info["missing_keys"]):  # transformers would fill these with random numbers and only warn
         what = f"a {type(model).__name__}: it lacks {len(lost)} parameters, e.g. {lost[0]}"
         raise UserFault(f"{gguf.name} does not fill {what}")

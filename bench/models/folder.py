@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserFault
+from bench.models.headers import check_layers, check_safetensors
 
 # Only these files are ever fetched, unpacked or fingerprinted. `1_Pooling` says how a sentence encoder pools.
 _SMALL = re.compile(
@@ -21,6 +22,8 @@ _VOCABULARY = re.compile(r"tokenizer\.(?:json|model)|vocab[^/]*\.(?:json|txt)|sp
 _PICKLE = re.compile(r"[^/]*\.(?:bin|pt|pth|ckpt|pkl)")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LARGEST_JSON = 2**26
+"""Bytes of a configuration or an index: the largest published ones have a few million."""
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
@@ -73,12 +76,16 @@ def check_folder(folder: Path, label: str) -> None:
     if not folder.is_dir():
         raise UserFault(f"model folder '{folder}' does not exist; allowed: a folder with config.json and *.safetensors")
     names = [p.name for p in folder.iterdir()]
-    check_config(folder, label)
+    config = check_config(folder, label)
     refuse_without_safetensors(names, label)
-    if WEIGHTS not in names:
-        wanted = set(_json(folder / INDEX, label).get("weight_map", {}).values())
-        if missing := sorted(wanted - set(names)):
-            raise UserFault(f"model '{label}' lacks {len(missing)} of {len(wanted)} weight files, e.g. {missing[0]}")
+    wanted = {WEIGHTS} if WEIGHTS in names else _shards(folder, label)
+    if missing := sorted(wanted - set(names)):
+        raise UserFault(f"model '{label}' lacks {len(missing)} of {len(wanted)} weight files, e.g. {missing[0]}")
+    try:
+        tensors = sum(check_safetensors(folder / name) for name in sorted(wanted))
+    except (OSError, UserFault) as error:
+        raise UserFault(f"model '{label}': {error}") from None
+    check_layers(config, tensors, label)
     if not any(_VOCABULARY.fullmatch(n) for n in names):
         raise UserFault(
             f"model '{label}' has no tokenizer; allowed: tokenizer.json, vocab.*, tokenizer.model, spiece.model"
@@ -104,14 +111,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _shards(folder: Path, label: str) -> set[str]:
+    """Weight files that the index names."""
+    named = _json(folder / INDEX, label).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UserFault(f"model '{label}': {INDEX} holds no weight_map of tensors and their files")
+    return set(named.values())
+
+
 def _json(path: Path, label: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserFault(
             f"model '{label}' has no {path.name}; allowed: a folder with config.json, *.safetensors, a tokenizer"
         )
     try:
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            raise ValueError(f"it has {size} bytes, allowed: {LARGEST_JSON} at most")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserFault(f"model '{label}': {path.name} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise UserFault(f"model '{label}': {path.name} holds no JSON object")

