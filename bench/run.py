@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -31,6 +32,9 @@ from bench.report import render as render_pages
 from bench.stopping import LEFT, Stop
 from bench.store import is_newer, newer_records, probe_file, read_plan, read_probe, read_result, write_record
 
+if TYPE_CHECKING:
+    from bench.cluster.crew import Crew
+
 Say = Callable[[str], None]
 
 
@@ -38,6 +42,7 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
     """Run a request; the records of its cells in order, without those that `stop` left (by default the rule of
     `run.max_hours`). Raises `UserFault`, `KeyboardInterrupt`."""
     stop = stop or Stop(request.settings.run.max_hours)
+    can_be_executed(request)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -49,7 +54,12 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
         say(line)
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
-    with held(run_dir), shared(run_dir, request.settings.features) as features, launched(request, run_dir) as launcher:
+    local = request.settings.executor == "local"  # nodes of a cluster share no folder
+    with (
+        held(run_dir),
+        shared(run_dir, request.settings.features and local) as features,
+        launched(request, run_dir, say) as launcher,
+    ):
         refuse_newer(planned, run_dir)
         write_plan(request, planned, run_dir)
         todo = unfinished(request, planned, say)
@@ -145,21 +155,41 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
     return todo
 
 
+def can_be_executed(request: Request) -> None:
+    """Refuse an executor that is not installed. Raises `UserFault`."""
+    if request.settings.executor == "ray":
+        from bench.cluster.connect import check
+
+        check()
+
+
 @contextmanager
-def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
-    """One launcher for cells and probes: its warm process has imported the stack once."""
-    launcher = Launcher(run_dir, request.settings.run.cell_seconds)
+def launched(request: Request, run_dir: Path, say: Say = lambda line: None) -> Iterator[Launcher | Crew]:
+    """One launcher for cells and probes: its warm process has imported the stack once. Or Ray runs them."""
+    launcher: Launcher | Crew
+    if request.settings.executor == "ray":
+        from bench.cluster.crew import Crew
+
+        launcher = Crew(run_dir, request.settings, say)
+    else:
+        launcher = Launcher(run_dir, request.settings.run.cell_seconds)
     try:
         yield launcher
     finally:
         launcher.stop()
 
 
-def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Console, stop: Stop | None = None) -> None:
+def run_all(
+    request: Request, todo: list[Job], launcher: Launcher | Crew, console: Console, stop: Stop | None = None
+) -> None:
     """Run the cells in order until `stop` says so, rendering the report whenever a task is complete and nothing is
-    being measured."""
+    being measured; on a cluster something always is."""
     stop = stop or Stop(None)
-    earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    where = machine()["id"] if request.settings.executor == "local" else None
+    earlier = earlier_seconds(Path(request.settings.results_dir), where)
+    if not isinstance(launcher, Launcher):
+        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop)
+        return
     with live.make(console, todo, earlier) as launcher.show:
         for i, job in enumerate(todo):
             if not stop.begins():
@@ -173,7 +203,7 @@ def run_all(request: Request, todo: list[Job], launcher: Launcher, console: Cons
 
 
 def probe_all(
-    request: Request, planned: Planned, launcher: Launcher, console: Console, stop: Stop, features: Path | None
+    request: Request, planned: Planned, launcher: Launcher | Crew, console: Console, stop: Stop, features: Path | None
 ) -> None:
     """Ask every finished cell what was asked for and has no answer yet, each on what it has stored, until `stop` says
     so."""
@@ -188,6 +218,9 @@ def probe_all(
         return
     for ref in planned.models.values():
         ensure(ref)  # all cells may be finished long ago, and the cache empty since
+    if not isinstance(launcher, Launcher):
+        stop.probes = launcher.carry_out(orders, lambda jobs, slots: live.make(console, jobs, {}, slots), stop)
+        return
     with live.make(console, orders, {}) as launcher.show:
         for i, order in enumerate(orders):
             if not stop.begins():
