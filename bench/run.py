@@ -58,7 +58,7 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
     with (
         held(run_dir),
         shared(run_dir, request.settings.features and local) as features,
-        launched(request, run_dir, say) as launcher,
+        executed(request, run_dir, say) as launcher,
     ):
         refuse_newer(planned, run_dir)
         write_plan(request, planned, run_dir)
@@ -164,19 +164,29 @@ def can_be_executed(request: Request) -> None:
 
 
 @contextmanager
-def launched(request: Request, run_dir: Path, say: Say = lambda line: None) -> Iterator[Launcher | Crew]:
-    """One launcher for cells and probes: its warm process has imported the stack once. Or Ray runs them."""
-    launcher: Launcher | Crew
-    if request.settings.executor == "ray":
-        from bench.cluster.crew import Crew
-
-        launcher = Crew(run_dir, request.settings, say)
-    else:
-        launcher = Launcher(run_dir, request.settings.run.cell_seconds)
+def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
+    """One launcher for cells and probes: its warm process has imported the stack once."""
+    launcher = Launcher(run_dir, request.settings.run.cell_seconds)
     try:
         yield launcher
     finally:
         launcher.stop()
+
+
+@contextmanager
+def executed(request: Request, run_dir: Path, say: Say) -> Iterator[Launcher | Crew]:
+    """Who carries out cells and probes: the launcher of this machine, or a cluster."""
+    if request.settings.executor == "local":
+        with launched(request, run_dir) as launcher:
+            yield launcher
+        return
+    from bench.cluster.crew import Crew
+
+    crew = Crew(run_dir, request.settings, say)
+    try:
+        yield crew
+    finally:
+        crew.stop()
 
 
 def run_all(
