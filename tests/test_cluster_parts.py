@@ -1,0 +1,543 @@
+"""What a run on Ray is made of, piece by piece, without a cluster: faults, demands, order, parcels, and the command's side
+with a stand-in for Ray that carries out what it is given at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_runs import tokens, write_strategies
+from fault_fixtures import Fault
+
+from bench import plan as planning
+from bench.cluster import connect, crew, entry, node
+from bench.cluster.demand import LOSSES, demand, longest_first, memory_of
+from bench.cluster.parcel import Packer, Parcel, gathered, sha256_of
+from bench.config import Settings, load
+from bench.errors import UserFault
+from bench.identity import code_digest
+from bench.job import Job
+from bench.launch import Launcher, Quiet
+from bench.paired.agent import served
+from bench.plan import device_type, precision_of
+from bench.records import Predicted, Status
+from bench.stopping import Stop
+from bench.store import read_result
+
+ray = pytest.importorskip("ray")
+from ray import exceptions  # noqa: E402
+
+pytest_plugins = ("fault_fixtures",)
+SMOKE = ["run", "suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "ray_address=auto",
+            "ray_address=auto is for executor=ray, got executor=local; allowed: executor=ray, or no ray_a",
+        ),
+        ("ray_gpu=A100", "ray_gpu=A100 is for executor=ray, got executor=local; allowed: executor=ray, or no ray_gpu"),
+        (
+            "executor=ray ray_gpu=A100 device=cpu",
+            "ray_gpu=A100 names a card, got device=cpu; allowed: device=cuda, or no",
+        ),
+        (
+            "executor=ray ray_address=ray://head:10001",
+            "ray_address: the command itself must run on a machine of the clus",
+        ),
+        (
+            "executor=ray ray_address=head",
+            "ray_address: allowed: auto, or host:port of the cluster's head (6379 unless",
+        ),
+        ("executor=ray ray_adress=auto", "unknown key 'ray_adress'; did you mean 'ray_address'?"),
+    ],
+)
+def test_settings_that_cannot_be(fault: Fault, words: str, says: str) -> None:
+    assert fault(*SMOKE, *words.split()).startswith(says)
+
+
+def test_without_ray_there_is_a_line(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install; nothing is written."""
+    monkeypatch.setattr(connect, "find_spec", lambda name: None)
+    assert fault(*SMOKE, "executor=ray") == (
+        "executor=ray needs the package ray, which is not installed; allowed: python -m pip install 'ray>=2.50', or "
+        "executor=local"
+    )
+
+
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens; Ray finds none; none can be started: one line each, with what is allowed."""
+    with pytest.raises(
+        UserFault, match=r"^ray_address=localhost:1: no Ray cluster to be reached \(.+\); allowed: host:port"
+    ):
+        connect.connected("localhost:1")
+
+    def refuses(**options: Any) -> None:
+        raise ConnectionError("could not find\n any running Ray instance")
+
+    monkeypatch.setattr(connect, "library", lambda: SimpleNamespace(init=refuses))
+    with pytest.raises(
+        UserFault, match=r"^ray_address=auto: no Ray cluster to be reached \(could not find any running"
+    ):
+        connect.connected("auto")
+    with pytest.raises(
+        UserFault, match=r"^a local Ray cluster cannot be started: could not .+; allowed: executor=local$"
+    ):
+        connect.connected(None)
+
+
+def test_a_local_cluster_is_of_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an address none is looked for, whatever the environment names."""
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(connect, "library", lambda: SimpleNamespace(init=lambda **options: seen.append(options)))
+    connect.connected(None)
+    connect.connected("auto")
+    assert seen[0]["address"] == "local" and seen[0]["num_cpus"] >= 1 and seen[1]["address"] == "auto"
+    assert "num_cpus" not in seen[1] and not any(options["log_to_driver"] for options in seen)
+
+
+def test_a_card_elsewhere() -> None:
+    """A machine without a card can ask for cells on one, and then says which precision."""
+    assert device_type("cuda", elsewhere=True) == "cuda" and precision_of("bf16", "cuda") == "bf16"
+    with pytest.raises(
+        UserFault, match="precision=auto follows the card, and this machine shows none; allowed: gpu=NAME"
+    ):
+        precision_of("auto", "cuda")
+
+
+def test_speed_is_not_compared_on_a_cluster(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserFault, match="speed is compared on one machine, cell by cell in turn; allowed: no executor=ray"
+    ):
+        next(served(tokens(tmp_path, "executor=ray")))
+
+
+def machine(cpus: float, cards: int = 0, kind: str | None = None, alive: bool = True) -> dict[str, Any]:
+    """A node as `ray.nodes()` tells of it."""
+    resources = {"CPU": cpus, "memory": cpus * GIB} | ({"GPU": float(cards)} if cards else {})
+    return {"Alive": alive, "Resources": resources | ({f"accelerator_type:{kind}": 1.0} if kind else {})}
+
+
+def test_what_cells_ask_for() -> None:
+    """Worked by hand: the smallest node's CPUs, or its share of them for each card; as many slots as that leaves."""
+    cpus = [machine(8), machine(4), machine(0), machine(16, alive=False)]
+    asked = demand(cpus, Settings(executor="ray"), "cpu")
+    assert (asked.cpus, asked.cards, asked.nodes, asked.slots, asked.memory) == (4, 0, 2, 3, 8 * GIB)
+    assert str(asked) == "Ray: 2 nodes, 3 cells at a time, each with 4 CPUs"
+    asked = demand(cpus, Settings(executor="ray", threads=6), "cpu")
+    assert (asked.cpus, asked.nodes, asked.slots) == (6, 1, 1)
+    cards = [machine(64, 8, "A100"), machine(16, 1, "A100"), machine(128)]
+    asked = demand(cards, Settings(executor="ray"), "cuda")
+    assert (asked.cpus, asked.cards, asked.kind, asked.slots) == (8, 1, "A100", 9)
+    assert str(asked) == "Ray: 2 nodes, 9 cells at a time, each with 8 CPUs and a card of type A100"
+    mixed = [machine(8, 1, "T4"), machine(8, 2, "L4"), machine(8, 1)]
+    assert demand(mixed, Settings(executor="ray", ray_gpu="L4"), "cuda").slots == 2
+    assert demand([machine(8, 1)], Settings(executor="ray"), "cuda").kind is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "device", "says"),
+    [
+        (
+            [machine(8)],
+            {},
+            "cuda",
+            "device=cuda, but no node of the Ray cluster offers a card; allowed: device=cpu, or nod",
+        ),
+        (
+            [machine(0)],
+            {},
+            "cpu",
+            "no node of the Ray cluster has a CPU to offer; allowed: nodes started with --num-cpus=1",
+        ),
+        (
+            [machine(4)],
+            {"threads": 5},
+            "cpu",
+            "threads=5, but no node of the Ray cluster has more than 4 CPUs for a cell",
+        ),
+        (
+            [machine(4)],
+            {"ray_gpu": "T4"},
+            "cpu",
+            "ray_gpu=T4, but the cells of this run are for a CPU; allowed: device=cud",
+        ),
+        ([machine(4, 1, "T4")], {"ray_gpu": "T5"}, "cuda", "unknown type of card in the Ray cluster 'T5'; "),
+        (
+            [machine(4, 1, "T4"), machine(4, 1, "A100")],
+            {},
+            "cuda",
+            "the Ray cluster has cards of several types (A100, T4), whose times cannot be compared; allowed: ray_gpu=A100|T4",
+        ),
+    ],
+)
+def test_clusters_that_cannot_serve(nodes: list[Any], settings: dict[str, Any], device: str, says: str) -> None:
+    with pytest.raises(UserFault) as told:
+        demand(nodes, Settings(executor="ray", **settings), device)
+    assert str(told.value).startswith(says)
+
+
+def jobs_of(folder: Path, *more: str) -> list[Job]:
+    """Planned orders of tiny cells."""
+    return planning.make(load(tokens(folder, "executor=ray", *more))).jobs
+
+
+def test_the_options_of_a_task(tmp_path: Path) -> None:
+    """A card and its type, a second try for what was lost and none for what failed, memory where it is known."""
+    [job] = jobs_of(tmp_path, "strategies=lora")
+    options = demand([machine(8, 2, "T4")], Settings(executor="ray"), "cuda").options(job)
+    assert (options["num_cpus"], options["num_gpus"], options["accelerator_type"]) == (4, 1, "T4")
+    assert options["max_retries"] == LOSSES and options["retry_exceptions"] is False and "memory" not in options
+    plain = demand([machine(2)], Settings(executor="ray"), "cpu")
+    assert "memory" not in plain.options(job) and "accelerator_type" not in plain.options(job)
+    capped = job.model_copy(update={"memory_gib": 1.5})
+    assert plain.options(capped)["memory"] == 1.5 * GIB
+    foretold = job.model_copy(update={"predicted": Predicted(peak_bytes=GIB)})
+    assert memory_of(foretold) == GIB + 440 * 2**20
+    huge = job.model_copy(update={"memory_gib": 100.0})
+    assert plain.options(huge)["memory"] == 2 * GIB  # more than any node has would never be served
+
+
+def test_the_longest_comes_first(tmp_path: Path) -> None:
+    """Seconds, then FLOPs at the speed of those that have both (here 10 a second); unknown ones before all."""
+    given = {"a": (1.0, 10), "b": (None, 500), "c": (30.0, 300), "d": (None, None), "e": (None, 20), "f": (None, None)}
+    [job] = jobs_of(tmp_path, "strategies=zero_shot")
+    named = [
+        job.model_copy(update={"notes": [name], "predicted": Predicted(seconds=seconds, flops=flops)})
+        for name, (seconds, flops) in given.items()
+    ]
+    assert [one.notes[0] for one in longest_first(named)] == ["d", "f", "b", "c", "e", "a"]
+    assert [one.notes[0] for one in longest_first([one for one in named if one.notes[0] in "be"])] == ["b", "e"]
+
+
+def packed(job: Job, number: int = 0) -> tuple[dict[str, str], list[Any]]:
+    """An order as Ray gets it, contents instead of references."""
+    parcel, contents = Packer(lambda content: content, 60.0).pack(number, job)
+    return {"code": code_digest(), "parcel": parcel.model_dump_json()}, contents
+
+
+def test_an_order_needs_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and plug-ins arrive by content in the node's cache; a file changed there is written again; the plug-in's
+    folder keeps its name, its helpers and nothing else."""
+    adapters = write_strategies(tmp_path / "own", {"mine": "return None"})
+    (adapters / "_helper.py").write_text("x = 1\n")
+    (adapters / "notes.txt").write_text("private")
+    [job] = jobs_of(tmp_path, "strategies=mine", f"adapters_path={adapters}")
+    order, contents = packed(job)
+    parcel = Parcel.model_validate_json(order["parcel"])
+    cache, scratch = tmp_path / "cache", tmp_path / "scratch"
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+    unpack = lambda: node.settled(parcel, dict(zip(parcel.needed, contents, strict=True)), scratch)  # noqa: E731
+    there = unpack()
+    assert there.folder == str(scratch) and there.cell == job.cell and there.features is None
+    assert there.adapters_path is not None and Path(there.adapters_path).name == "own"
+    assert sorted(p.name for p in Path(there.adapters_path).iterdir()) == ["_helper.py", "mine.py"]
+    [data] = {path for paths in there.located["files"].values() for path in paths}
+    [ours] = {path for paths in job.located["files"].values() for path in paths}
+    assert Path(data).is_relative_to(cache) and Path(data).read_bytes() == Path(ours).read_bytes()
+    for path in (Path(data), Path(there.adapters_path) / "mine.py"):
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        assert unpack() == there and path.read_bytes() == before
+
+
+def test_contents_travel_once(tmp_path: Path) -> None:
+    """Two cells of one task need one file; what a finished cell stored goes with its probe only."""
+    given: list[Any] = []
+    packer = Packer(lambda content: given.append(content) or len(given), 60.0)  # type: ignore[func-returns-value]
+    jobs = jobs_of(tmp_path, "strategies=zero_shot,lora")
+    assert [packer.pack(i, job)[1] for i, job in enumerate(jobs)] == [[1], [1]] and len(given) == 1
+    stored = Path(jobs[0].folder)
+    (stored / "adapted").mkdir(parents=True)
+    (stored / "result.json").write_text("{}")
+    (stored / "adapted" / "weights").write_bytes(b"abc")
+    parcel, references = packer.pack(2, jobs[0].model_copy(update={"probe": "formats"}))
+    assert sorted(parcel.cell) == ["adapted/weights", "result.json"] and len(references) == len(given) == 3
+    assert sha256_of(np.frombuffer(b"abc", np.uint8)) == parcel.cell["adapted/weights"]
+
+
+def test_a_models_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node works in another folder. One that holds other weights under that path is refused."""
+    from bench.models.catalog import parse
+
+    [job] = jobs_of(tmp_path, "strategies=zero_shot")
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    parcel, _ = Packer(lambda content: content, 60.0).pack(0, job.model_copy(update={"model": "path:weights"}))
+    assert parcel.job.model == f"path:{tmp_path / 'weights'}"
+    monkeypatch.setattr(node, "ensure", lambda ref: None)
+    monkeypatch.setattr("bench.models.catalog.ModelRef.fingerprint", lambda ref: "sha256:other")
+    with pytest.raises(UserFault, match="holds other weights here than where the command runs"):
+        node.model(parse(parcel.job.model), "sha256:ours")
+
+
+class Letters:
+    """A mailbox that is asked and told in this process."""
+
+    def __init__(self) -> None:
+        self.box = entry.Mailbox()
+        self.put, self.take = (SimpleNamespace(remote=act) for act in (self.box.put, self.box.take))
+
+
+class Fake:
+    """Ray as far as the command's side uses it. A task is carried out when it is waited for."""
+
+    exceptions = exceptions
+
+    def __init__(self, serve: Callable[[int], Any], at_once: int = 1) -> None:
+        self.serve, self.at_once = serve, at_once
+        self.waiting: dict[int, Any] = {}
+        self.cancelled: list[int] = []
+        self.options: list[dict[str, Any]] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [machine(1), machine(1)]
+
+    def put(self, content: Any) -> Any:
+        return content
+
+    def remote(self, **options: Any) -> Any:
+        def submit(order: dict[str, str], mailbox: Letters, *contents: Any) -> int:
+            number = Parcel.model_validate_json(order["parcel"]).number
+            self.options.append(options)
+            self.waiting[number] = mailbox
+            return number
+
+        return lambda function: SimpleNamespace(remote=submit)
+
+    def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+        if not isinstance(references[0], int):  # letters
+            return references, []
+        return references[: self.at_once], references[self.at_once :]
+
+    def get(self, reference: Any) -> Any:
+        return self.serve(reference) if isinstance(reference, int) else reference
+
+    def cancel(self, reference: int) -> None:
+        self.cancelled.append(reference)
+
+    def shutdown(self) -> None:
+        self.waiting.clear()
+
+
+def raises(error: BaseException) -> Any:
+    raise error
+
+
+def carried_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake, *more: str, stop: Stop | None = None
+) -> tuple[list[Job], int, crew.Crew]:
+    """Orders of a run handed to a stand-in: in the order they were handed over, how many were left, and by whom."""
+    jobs = jobs_of(folder, *more)
+    monkeypatch.setattr(connect, "connected", lambda address: fake)
+    hands = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings)
+    letters = Letters()
+    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
+    left = hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), stop or Stop(None))
+    return jobs, left, hands
+
+
+def reasons(jobs: list[Job]) -> list[tuple[str, str]]:
+    """Outcome and reason of every record."""
+    found = [read_result(Path(job.folder) / "result.json") for job in jobs]
+    return [(one.outcome.status.value, one.outcome.reason or "") for one in found]
+
+
+TWO = "strategies=zero_shot,lora"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (exceptions.NodeDiedError("gone"), "error", "lost 4 times with its node; it runs again next time (gone)"),
+        (exceptions.WorkerCrashedError(), "error", "lost 4 times with its node; it runs again next time"),
+        (exceptions.OutOfMemoryError("95%"), "out_of_memory", "its node ran short of memory, and Ray ended it: 95%"),
+        (exceptions.TaskCancelledError(), "interrupted", "Ray cancelled it from outside; it runs again next time"),
+        (exceptions.RayTaskError("f", "t", ValueError("x")), "error", "its Ray task failed: ValueError: x"),
+    ],
+)
+def test_what_never_came_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, says: str
+) -> None:
+    """Each is a row with its reason, and the run goes on to its end."""
+    jobs, left, _ = carried_out(tmp_path, monkeypatch, Fake(lambda number: raises(error)), TWO)
+    assert left == 0 and [told[0] for told in reasons(jobs)] == [status] * 2
+    assert all(told[1].startswith(says) for told in reasons(jobs)), reasons(jobs)
+
+
+def test_short_of_memory_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another cell on that node it is not known whose fault it was: it runs again."""
+    hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
+    hands.ray = Fake(lambda number: None)
+    one, two = (crew.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
+    hands.open = {1: two}
+    status, says = hands.lost(one, exceptions.OutOfMemoryError("95%"))
+    assert status is Status.error and "with 2 cells on it" in says and "say threads=" in says
+    two.node = "n2"
+    assert hands.lost(one, exceptions.OutOfMemoryError("95%"))[0] is Status.out_of_memory
+
+
+def test_a_probe_that_never_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.store import read_probe
+
+    [job] = jobs_of(tmp_path, "strategies=zero_shot", "probes=formats")
+    Path(job.folder).mkdir(parents=True)
+    hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
+    hands.recorded(job.model_copy(update={"probe": "formats"}), Status.error, "lost")
+    assert read_probe(Path(job.folder) / "probes" / "formats.json").outcome.reason == "lost"
+
+
+def test_a_fault_of_a_node_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something to be put right by hand: one line; what is open is called off."""
+    fake = Fake(lambda number: {"node": "n1", "fault": "node n1: no room"})
+    with pytest.raises(UserFault, match="^node n1: no room$"):
+        carried_out(tmp_path, monkeypatch, fake, TWO)
+    assert fake.cancelled == [1]
+
+
+def test_ctrl_c_records_what_was_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell that had begun is `interrupted`, the other has no record; both are called off."""
+    jobs = jobs_of(tmp_path, TWO)
+
+    class Interrupted(Fake):
+        def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+            if num_returns == 1 and isinstance(references[0], int):
+                if self.waiting[0].box.letters:
+                    raise KeyboardInterrupt
+                self.waiting[0].put.remote((0, "n1", "begin", 0.0))
+                return [], references
+            if num_returns == 1:
+                self.waiting[0].put.remote((0, "n1", "adapt", 0.5))
+            return references, []
+
+    fake = Interrupted(lambda number: None)
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(tmp_path, monkeypatch, fake, TWO)
+    assert fake.cancelled == [0, 1]
+    assert reasons(jobs[:1]) == [("interrupted", "interrupted by Ctrl-C; it runs again next time")]
+    assert not (Path(jobs[1].folder) / "result.json").exists()
+
+
+def test_hours_that_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over at once: one order is handed over. Over in the middle: what has not begun is taken back, but never all."""
+    lost = exceptions.NodeDiedError("gone")
+    three = "strategies=zero_shot,lora,frozen"
+    jobs, left, _ = carried_out(tmp_path / "a", monkeypatch, Fake(lambda number: raises(lost)), three, stop=Stop(1e-9))
+    assert left == 2 and [(Path(job.folder) / "result.json").exists() for job in jobs] == [True, False, False]
+    clock = iter([False, False, False, False])  # while the three are handed over, and then no more
+
+    class Later(Stop):
+        @property
+        def over(self) -> bool:
+            return next(clock, True)
+
+    fake = Fake(lambda number: raises(lost))
+    jobs, left, _ = carried_out(tmp_path / "b", monkeypatch, fake, three, stop=Later(1.0))
+    assert left + sum((Path(job.folder) / "result.json").exists() for job in jobs) == 3
+    assert left == len(fake.cancelled) == 1 and fake.cancelled == [2]
+
+
+def test_a_run_on_the_stand_in_is_one_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole cell through both sides, its processes real: files, record with its node, and Ray's options."""
+    orders: dict[int, tuple[dict[str, str], tuple[Any, ...], Any]] = {}
+
+    class Whole(Fake):
+        def remote(self, **options: Any) -> Any:
+            def submit(order: dict[str, str], mailbox: Letters, *contents: Any) -> int:
+                orders[0] = (order, contents, mailbox)
+                self.options.append(options)
+                return 0
+
+            return lambda function: SimpleNamespace(remote=submit)
+
+    def serve(number: int) -> Any:
+        order, contents, mailbox = orders[number]
+        return entry.serve(order, mailbox, *contents)
+
+    monkeypatch.setattr(node, "node_id", lambda: "abc")
+    fake = Whole(serve)
+    [job], left, hands = carried_out(tmp_path, monkeypatch, fake, "strategies=lora", "strategies.lora.r=2")
+    for launcher in node._warm.values():
+        launcher.stop()
+    node._warm.clear()
+    found = read_result(Path(job.folder) / "result.json")
+    assert left == 0 and found.outcome.status is Status.ok and found.environment["node"] == "abc"
+    assert found.environment["threads"] == 1 and found.cell == job.cell
+    assert {"result.json", "predictions.parquet", "log.txt", "adapted"} == {p.name for p in Path(job.folder).iterdir()}
+    assert any(phase == "adapt" for _, _, phase, _ in orders[0][2].box.letters) or hands.some_began
+    assert fake.options[0]["max_calls"] == 0 and fake.options[0]["num_cpus"] == 1
+
+
+def test_a_node_with_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything is read, for the order itself may look otherwise there; so is a node without adaptbench."""
+    monkeypatch.setattr(node, "node_id", lambda: "abc")
+    back = entry.serve({"code": "other", "parcel": "?"}, None)
+    assert back["fault"] == (
+        "node abc has other code of adaptbench than the machine the command runs on; allowed: the same on every node"
+    )
+    monkeypatch.setitem(sys.modules, "bench.cluster.node", None)
+    monkeypatch.delattr("bench.cluster.node")
+    assert entry.serve({}, None)["fault"].startswith("a node of the Ray cluster cannot import adaptbench (")
+
+
+def test_what_a_node_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that cannot be had there, and a cache that cannot be written: the node is named."""
+    monkeypatch.setattr(node, "node_id", lambda: "abc")
+    [job] = jobs_of(tmp_path, "strategies=zero_shot")
+    order, contents = packed(job)
+
+    def refuses(ref: Any) -> None:
+        raise UserFault("cannot be fetched")
+
+    node.model.cache_clear()
+    monkeypatch.setattr(node, "ensure", refuses)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    assert node.carry_out(order, Letters(), tuple(contents)) == {"node": "abc", "fault": "node abc: cannot be fetched"}
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file"))
+    told = node.carry_out(order, Letters(), tuple(contents))["fault"]
+    assert told.startswith("node abc: Not a directory: ") and str(tmp_path / "file") in told
+
+
+def test_letters_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase's first word at once, then at most two a second."""
+    now = [0.0]
+    monkeypatch.setattr("bench.cluster.node.time.monotonic", lambda: now[0])
+    letters = Letters()
+    telling = node.Telling(7, "n1", letters)
+    for step in range(21):
+        now[0] = 10 + step / 10
+        telling.progress(None, "adapt", step / 20)  # type: ignore[arg-type]
+    telling.progress(None, "predict", 0.0)  # type: ignore[arg-type]
+    assert letters.box.take() == [(7, "n1", "adapt", share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)] + [
+        (7, "n1", "predict", 0.0)
+    ]
+    assert letters.box.take() == []
+
+
+def test_the_warm_process_says_why(tmp_path: Path) -> None:
+    """Where a cell ends in an error, the end of the warm process's own words comes back in the cell's log."""
+    [job] = jobs_of(tmp_path, "strategies=zero_shot")
+    Path(job.folder).mkdir(parents=True)
+    launcher = Launcher(tmp_path, 60.0)
+    launcher.write(job, Status.error, "the warm process died")
+    launcher.host.log.write_text("ModuleNotFoundError: No module named 'torch'\n")
+    node.explained(job, read_result(Path(job.folder) / "result.json"), launcher)
+    assert "No module named 'torch'" in gathered(job)["log.txt"].tobytes().decode()
+
+
+def test_another_card_starts_another_warm_process() -> None:
+    """Ray lends a process one card after the other; a warm process keeps the environment it was started in."""
+    node._warm.clear()
+    first = node.warm("0")
+    assert node.warm("0") is first and node.warm("1") is not first and list(node._warm) == ["1"]
+    node._warm.clear()
