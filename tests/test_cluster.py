@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def cluster() -> Iterator[Any]:
     few = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     patient = {"health_check_timeout_ms": 60_000}  # a machine that is busy with other tests is not a dead one
     made = Cluster()
-    started(lambda: made.add_node(**few, _system_config=patient))
-    started(lambda: made.add_node(**few))
+    started(lambda: made.add_node(**few, **ports(), _system_config=patient))
+    started(lambda: made.add_node(**few, **ports()))
     yield made
     made.shutdown()
 
@@ -47,6 +48,16 @@ def started(add: Callable[[], Any]) -> None:
             add()
             return
     add()
+
+
+def ports() -> dict[str, int]:
+    """Ports for a node's helpers: where Ray picks them itself, the node waits for all of them to have started."""
+    with ExitStack() as held:
+        free = [held.enter_context(socket.socket()) for _ in range(4)]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+        return {name: one.getsockname()[1] for name, one in zip(names, free, strict=True)}
 
 
 def on(cluster: Any, *more: str) -> list[str]:

@@ -1,11 +1,10 @@
-"""What a run on Ray is made of, piece by piece, without a cluster: faults, demands, order, parcels, and the command's side
-with a stand-in for Ray that carries out what it is given at once."""
+"""What a run on Ray is made of, piece by piece and without a cluster: settings and faults, demands, order, parcels, the
+node's side, and the table."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,29 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_runs import tokens, write_strategies
+from cluster_fakes import GIB, Letters, jobs_of, machine, packed
 from fault_fixtures import Fault
+from rich.console import Console
 
-from bench import plan as planning
-from bench.cluster import connect, crew, entry, node
+from bench import live
+from bench.cluster import connect, entry, node
 from bench.cluster.demand import LOSSES, demand, longest_first, memory_of
 from bench.cluster.parcel import Packer, Parcel, gathered, sha256_of
-from bench.config import Settings, load
+from bench.config import Settings
 from bench.errors import UserFault
-from bench.identity import code_digest
-from bench.job import Job
-from bench.launch import Launcher, Quiet
+from bench.launch import Launcher
+from bench.models.catalog import parse
 from bench.paired.agent import served
 from bench.plan import device_type, precision_of
-from bench.records import Predicted, Status
-from bench.stopping import Stop
+from bench.records import DataInfo, Outcome, Predicted, Result, Status, Used
 from bench.store import read_result
-
-ray = pytest.importorskip("ray")
-from ray import exceptions  # noqa: E402
 
 pytest_plugins = ("fault_fixtures",)
 SMOKE = ["run", "suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
-GIB = 2**30
 
 
 @pytest.mark.parametrize(
@@ -105,8 +100,9 @@ def test_a_local_cluster_is_of_this_machine_alone(monkeypatch: pytest.MonkeyPatc
     assert "num_cpus" not in seen[1] and not any(options["log_to_driver"] for options in seen)
 
 
-def test_a_card_elsewhere() -> None:
+def test_a_card_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a card can ask for cells on one, and then says which precision."""
+    monkeypatch.setattr("bench.plan.card.describe", lambda: None)
     assert device_type("cuda", elsewhere=True) == "cuda" and precision_of("bf16", "cuda") == "bf16"
     with pytest.raises(
         UserFault, match="precision=auto follows the card, and this machine shows none; allowed: gpu=NAME"
@@ -119,12 +115,6 @@ def test_speed_is_not_compared_on_a_cluster(tmp_path: Path) -> None:
         UserFault, match="speed is compared on one machine, cell by cell in turn; allowed: no executor=ray"
     ):
         next(served(tokens(tmp_path, "executor=ray")))
-
-
-def machine(cpus: float, cards: int = 0, kind: str | None = None, alive: bool = True) -> dict[str, Any]:
-    """A node as `ray.nodes()` tells of it."""
-    resources = {"CPU": cpus, "memory": cpus * GIB} | ({"GPU": float(cards)} if cards else {})
-    return {"Alive": alive, "Resources": resources | ({f"accelerator_type:{kind}": 1.0} if kind else {})}
 
 
 def test_what_cells_ask_for() -> None:
@@ -186,11 +176,6 @@ def test_clusters_that_cannot_serve(nodes: list[Any], settings: dict[str, Any], 
     assert str(told.value).startswith(says)
 
 
-def jobs_of(folder: Path, *more: str) -> list[Job]:
-    """Planned orders of tiny cells."""
-    return planning.make(load(tokens(folder, "executor=ray", *more))).jobs
-
-
 def test_the_options_of_a_task(tmp_path: Path) -> None:
     """A card and its type, a second try for what was lost and none for what failed, memory where it is known."""
     [job] = jobs_of(tmp_path, "strategies=lora")
@@ -217,12 +202,6 @@ def test_the_longest_comes_first(tmp_path: Path) -> None:
     ]
     assert [one.notes[0] for one in longest_first(named)] == ["d", "f", "b", "c", "e", "a"]
     assert [one.notes[0] for one in longest_first([one for one in named if one.notes[0] in "be"])] == ["b", "e"]
-
-
-def packed(job: Job, number: int = 0) -> tuple[dict[str, str], list[Any]]:
-    """An order as Ray gets it, contents instead of references."""
-    parcel, contents = Packer(lambda content: content, 60.0).pack(number, job)
-    return {"code": code_digest(), "parcel": parcel.model_dump_json()}, contents
 
 
 def test_an_order_needs_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +246,6 @@ def test_contents_travel_once(tmp_path: Path) -> None:
 
 def test_a_models_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node works in another folder. One that holds other weights under that path is refused."""
-    from bench.models.catalog import parse
-
     [job] = jobs_of(tmp_path, "strategies=zero_shot")
     (tmp_path / "weights").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -278,203 +255,6 @@ def test_a_models_folder_is_named_from_the_root(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("bench.models.catalog.ModelRef.fingerprint", lambda ref: "sha256:other")
     with pytest.raises(UserFault, match="holds other weights here than where the command runs"):
         node.model(parse(parcel.job.model), "sha256:ours")
-
-
-class Letters:
-    """A mailbox that is asked and told in this process."""
-
-    def __init__(self) -> None:
-        self.box = entry.Mailbox()
-        self.put, self.take = (SimpleNamespace(remote=act) for act in (self.box.put, self.box.take))
-
-
-class Fake:
-    """Ray as far as the command's side uses it. A task is carried out when it is waited for."""
-
-    exceptions = exceptions
-
-    def __init__(self, serve: Callable[[int], Any], at_once: int = 1) -> None:
-        self.serve, self.at_once = serve, at_once
-        self.waiting: dict[int, Any] = {}
-        self.cancelled: list[int] = []
-        self.options: list[dict[str, Any]] = []
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return [machine(1), machine(1)]
-
-    def put(self, content: Any) -> Any:
-        return content
-
-    def remote(self, **options: Any) -> Any:
-        def submit(order: dict[str, str], mailbox: Letters, *contents: Any) -> int:
-            number = Parcel.model_validate_json(order["parcel"]).number
-            self.options.append(options)
-            self.waiting[number] = mailbox
-            return number
-
-        return lambda function: SimpleNamespace(remote=submit)
-
-    def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
-        if not isinstance(references[0], int):  # letters
-            return references, []
-        return references[: self.at_once], references[self.at_once :]
-
-    def get(self, reference: Any) -> Any:
-        return self.serve(reference) if isinstance(reference, int) else reference
-
-    def cancel(self, reference: int) -> None:
-        self.cancelled.append(reference)
-
-    def shutdown(self) -> None:
-        self.waiting.clear()
-
-
-def raises(error: BaseException) -> Any:
-    raise error
-
-
-def carried_out(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake, *more: str, stop: Stop | None = None
-) -> tuple[list[Job], int, crew.Crew]:
-    """Orders of a run handed to a stand-in: in the order they were handed over, how many were left, and by whom."""
-    jobs = jobs_of(folder, *more)
-    monkeypatch.setattr(connect, "connected", lambda address: fake)
-    hands = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings)
-    letters = Letters()
-    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
-    left = hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), stop or Stop(None))
-    return jobs, left, hands
-
-
-def reasons(jobs: list[Job]) -> list[tuple[str, str]]:
-    """Outcome and reason of every record."""
-    found = [read_result(Path(job.folder) / "result.json") for job in jobs]
-    return [(one.outcome.status.value, one.outcome.reason or "") for one in found]
-
-
-TWO = "strategies=zero_shot,lora"
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "says"),
-    [
-        (exceptions.NodeDiedError("gone"), "error", "lost 4 times with its node; it runs again next time (gone)"),
-        (exceptions.WorkerCrashedError(), "error", "lost 4 times with its node; it runs again next time"),
-        (exceptions.OutOfMemoryError("95%"), "out_of_memory", "its node ran short of memory, and Ray ended it: 95%"),
-        (exceptions.TaskCancelledError(), "interrupted", "Ray cancelled it from outside; it runs again next time"),
-        (exceptions.RayTaskError("f", "t", ValueError("x")), "error", "its Ray task failed: ValueError: x"),
-    ],
-)
-def test_what_never_came_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, says: str
-) -> None:
-    """Each is a row with its reason, and the run goes on to its end."""
-    jobs, left, _ = carried_out(tmp_path, monkeypatch, Fake(lambda number: raises(error)), TWO)
-    assert left == 0 and [told[0] for told in reasons(jobs)] == [status] * 2
-    assert all(told[1].startswith(says) for told in reasons(jobs)), reasons(jobs)
-
-
-def test_short_of_memory_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With another cell on that node it is not known whose fault it was: it runs again."""
-    hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
-    hands.ray = Fake(lambda number: None)
-    one, two = (crew.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
-    hands.open = {1: two}
-    status, says = hands.lost(one, exceptions.OutOfMemoryError("95%"))
-    assert status is Status.error and "with 2 cells on it" in says and "say threads=" in says
-    two.node = "n2"
-    assert hands.lost(one, exceptions.OutOfMemoryError("95%"))[0] is Status.out_of_memory
-
-
-def test_a_probe_that_never_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.store import read_probe
-
-    [job] = jobs_of(tmp_path, "strategies=zero_shot", "probes=formats")
-    Path(job.folder).mkdir(parents=True)
-    hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
-    hands.recorded(job.model_copy(update={"probe": "formats"}), Status.error, "lost")
-    assert read_probe(Path(job.folder) / "probes" / "formats.json").outcome.reason == "lost"
-
-
-def test_a_fault_of_a_node_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something to be put right by hand: one line; what is open is called off."""
-    fake = Fake(lambda number: {"node": "n1", "fault": "node n1: no room"})
-    with pytest.raises(UserFault, match="^node n1: no room$"):
-        carried_out(tmp_path, monkeypatch, fake, TWO)
-    assert fake.cancelled == [1]
-
-
-def test_ctrl_c_records_what_was_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cell that had begun is `interrupted`, the other has no record; both are called off."""
-    jobs = jobs_of(tmp_path, TWO)
-
-    class Interrupted(Fake):
-        def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
-            if num_returns == 1 and isinstance(references[0], int):
-                if self.waiting[0].box.letters:
-                    raise KeyboardInterrupt
-                self.waiting[0].put.remote((0, "n1", "begin", 0.0))
-                return [], references
-            if num_returns == 1:
-                self.waiting[0].put.remote((0, "n1", "adapt", 0.5))
-            return references, []
-
-    fake = Interrupted(lambda number: None)
-    with pytest.raises(KeyboardInterrupt):
-        carried_out(tmp_path, monkeypatch, fake, TWO)
-    assert fake.cancelled == [0, 1]
-    assert reasons(jobs[:1]) == [("interrupted", "interrupted by Ctrl-C; it runs again next time")]
-    assert not (Path(jobs[1].folder) / "result.json").exists()
-
-
-def test_hours_that_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over at once: one order is handed over. Over in the middle: what has not begun is taken back, but never all."""
-    lost = exceptions.NodeDiedError("gone")
-    three = "strategies=zero_shot,lora,frozen"
-    jobs, left, _ = carried_out(tmp_path / "a", monkeypatch, Fake(lambda number: raises(lost)), three, stop=Stop(1e-9))
-    assert left == 2 and [(Path(job.folder) / "result.json").exists() for job in jobs] == [True, False, False]
-    clock = iter([False, False, False, False])  # while the three are handed over, and then no more
-
-    class Later(Stop):
-        @property
-        def over(self) -> bool:
-            return next(clock, True)
-
-    fake = Fake(lambda number: raises(lost))
-    jobs, left, _ = carried_out(tmp_path / "b", monkeypatch, fake, three, stop=Later(1.0))
-    assert left + sum((Path(job.folder) / "result.json").exists() for job in jobs) == 3
-    assert left == len(fake.cancelled) == 1 and fake.cancelled == [2]
-
-
-def test_a_run_on_the_stand_in_is_one_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole cell through both sides, its processes real: files, record with its node, and Ray's options."""
-    orders: dict[int, tuple[dict[str, str], tuple[Any, ...], Any]] = {}
-
-    class Whole(Fake):
-        def remote(self, **options: Any) -> Any:
-            def submit(order: dict[str, str], mailbox: Letters, *contents: Any) -> int:
-                orders[0] = (order, contents, mailbox)
-                self.options.append(options)
-                return 0
-
-            return lambda function: SimpleNamespace(remote=submit)
-
-    def serve(number: int) -> Any:
-        order, contents, mailbox = orders[number]
-        return entry.serve(order, mailbox, *contents)
-
-    monkeypatch.setattr(node, "node_id", lambda: "abc")
-    fake = Whole(serve)
-    [job], left, hands = carried_out(tmp_path, monkeypatch, fake, "strategies=lora", "strategies.lora.r=2")
-    for launcher in node._warm.values():
-        launcher.stop()
-    node._warm.clear()
-    found = read_result(Path(job.folder) / "result.json")
-    assert left == 0 and found.outcome.status is Status.ok and found.environment["node"] == "abc"
-    assert found.environment["threads"] == 1 and found.cell == job.cell
-    assert {"result.json", "predictions.parquet", "log.txt", "adapted"} == {p.name for p in Path(job.folder).iterdir()}
-    assert any(phase == "adapt" for _, _, phase, _ in orders[0][2].box.letters) or hands.some_began
-    assert fake.options[0]["max_calls"] == 0 and fake.options[0]["num_cpus"] == 1
 
 
 def test_a_node_with_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,3 +321,31 @@ def test_another_card_starts_another_warm_process() -> None:
     first = node.warm("0")
     assert node.warm("0") is first and node.warm("1") is not first and list(node._warm) == ["1"]
     node._warm.clear()
+
+
+def test_several_at_a_time_in_one_table(tmp_path: Path) -> None:
+    """Worked by hand: 19 orders of 10 s, two at a time. Every running order is shown, the first one too while the table
+    moves on; what is left is shared by two, at the end by one."""
+    jobs = jobs_of(tmp_path, "strategies=lora", "seeds=19")
+    table = live.make(Console(width=200, force_terminal=True), jobs, {live.like(jobs[0].cell): 10.0}, 2)
+    assert isinstance(table, live.Table_) and table.clock.left() == 95.0
+    lost = Result(
+        cell=jobs[0].cell,
+        outcome=Outcome(status=Status.error, reason="lost"),
+        used=Used(labels=None, train_examples=None, train_tokens=None, train_seconds=None),
+        data=DataInfo(source="sample", fingerprint="x", labels=["a", "b"]),
+    )
+    table.begin(jobs[0])
+    for job in jobs[1:15]:
+        table.begin(job)
+        table.end(job, lost.model_copy(update={"cell": job.cell}))
+    table.begin(jobs[15])
+    table.progress(jobs[15], "adapt", 0.25)
+    assert table.shown()[0] is jobs[0] and jobs[15] in table.shown() and jobs[1] in table.shown()
+    shown = Console(width=200, record=True, file=StringIO())
+    shown.print(table.table())
+    text = shown.export_text()
+    assert "14 of 19 cells" in text and "adapt 25%" in text and text.count("load") == 1
+    for job in [*jobs[15:], jobs[0]]:
+        table.end(job, lost)
+    assert table.clock.left() == 0

@@ -64,14 +64,16 @@ class Crew:
         asked = demand(self.ray.nodes(), self.settings, jobs[0].cell.device)
         self.say(str(asked))
         jobs = [job.model_copy(update={"threads": asked.cpus}) for job in longest_first(jobs)]
-        self.mailbox, self.post = self.mailbox_here(), None
+        self.mailbox, self.post, task = self.mailbox_here(), None, self.task()
         packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
         try:
             with tables(jobs, asked.slots) as self.show:
                 for number, job in enumerate(jobs):
                     if not stop.begins():
                         break
-                    self.open[number] = Open(job, self.handed_over(packer, number, job, asked.options(job)))
+                    order = packed(packer, number, job)
+                    reference = task.options(**asked.options(job)).remote(order[0], self.mailbox, *order[1])
+                    self.open[number] = Open(job, reference)
                 left = len(jobs) - len(self.open)
                 while self.open:
                     left += self.turn(stop)
@@ -91,18 +93,12 @@ class Crew:
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         return self.ray.remote(num_cpus=0, scheduling_strategy=here)(entry.Mailbox).remote()
 
-    def handed_over(self, packer: Packer, number: int, job: Job, options: dict[str, Any]) -> Any:
-        """Ray's reference for the result of an order."""
+    def task(self) -> Any:
+        """What carries out an order on a node. Without `max_calls=0` Ray ends its process after every task with a card,
+        and our warm one with it."""
         from bench.cluster.entry import serve
 
-        try:
-            parcel, references = packer.pack(number, job)
-        except OSError as error:
-            raise UserFault(f"cannot read {error.filename}: {error.strerror}; finished cells are intact") from None
-        order = {"code": code_digest(), "parcel": parcel.model_dump_json()}
-        # max_calls=0: else Ray ends its process after every task with a card, and our warm one with it
-        task = self.ray.remote(max_calls=0, **options)(serve)
-        return task.remote(order, self.mailbox, *references)
+        return self.ray.remote(max_calls=0)(serve)
 
     def turn(self, stop: Stop) -> int:
         """Wait a moment, take what has come back; how many orders were called off because the hours are over."""
@@ -203,6 +199,15 @@ class Crew:
         """Leave the cluster; one that was started for this run ends."""
         if self.ray is not None:
             self.ray.shutdown()
+
+
+def packed(packer: Packer, number: int, job: Job) -> tuple[dict[str, str], list[Any]]:
+    """An order as the task takes it, and references to its contents. Raises `UserFault` for an unreadable file."""
+    try:
+        parcel, references = packer.pack(number, job)
+    except OSError as error:
+        raise UserFault(f"cannot read {error.filename}: {error.strerror}; finished cells are intact") from None
+    return {"code": code_digest(), "parcel": parcel.model_dump_json()}, references
 
 
 def written(job: Job, node: str, files: dict[str, Content]) -> Result | ProbeRecord:
