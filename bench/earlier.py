@@ -69,15 +69,17 @@ def answered(order: Job, settings: Settings, code: str) -> bool:
     return settings.rerun != "all" and not (settings.rerun == "changed" and other)
 
 
-def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...], float]:
-    """Median wall seconds of finished cells recorded on this machine, by (model, task, strategy, device, precision)."""
+def earlier_seconds(results_dir: Path, machine_id: str | None) -> dict[tuple[str, ...], float]:
+    """Median wall seconds of finished cells recorded on this machine (None: on any), by (model, task, strategy, device,
+    precision)."""
     seconds: dict[tuple[str, ...], list[float]] = {}
     for path in sorted(results_dir.glob("*/*/result.json")):
         try:
             result = read_result(path)
         except (ValueError, OSError):
             continue
-        if result.outcome.status == Status.ok and result.environment.get("machine", {}).get("id") == machine_id:
+        here = machine_id is None or result.environment.get("machine", {}).get("id") == machine_id
+        if result.outcome.status == Status.ok and here:
             seconds.setdefault(like(result.cell), []).append(total_seconds(result))
     return {key: statistics.median(values) for key, values in seconds.items()}
 

@@ -92,26 +92,31 @@ SHARED = ("plant", "adapt", "tune", "default", "probe")
 class Clock:
     """How long the rest will take: earlier cells of the same kind first, then this run's mean."""
 
-    def __init__(self, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
-        self.waiting, self.earlier = list(jobs), dict(earlier)
+    def __init__(self, jobs: list[Job], earlier: dict[tuple[str, ...], float], slots: int = 1) -> None:
+        self.waiting, self.earlier, self.slots = list(jobs), dict(earlier), slots
         self.by_strategy: dict[str, list[float]] = defaultdict(list)
         self.seconds: list[float] = []
-        self.begun = time.monotonic()
+        self.begun: dict[tuple[str, str | None], float] = {}
 
-    def begin(self) -> None:
-        """A cell starts."""
-        self.begun = time.monotonic()
+    def begin(self, job: Job) -> None:
+        """A cell starts, maybe for the second time."""
+        self.begun[key(job)] = time.monotonic()
+
+    def since(self, job: Job) -> float:
+        """Seconds a cell has been running."""
+        now = time.monotonic()
+        return now - self.begun.get(key(job), now)
 
     def end(self, job: Job) -> float:
         """A cell ended; its seconds."""
-        seconds = time.monotonic() - self.begun
+        seconds = self.since(job)
         self.waiting = [j for j in self.waiting if key(j) != key(job)]
         self.by_strategy[kind(job)].append(seconds)
         self.seconds.append(seconds)
         return seconds
 
     def left(self) -> float | None:
-        """Seconds left; None while nothing is known."""
+        """Seconds left, as many cells at a time as there are slots; None while nothing is known."""
         total = 0.0
         for job in self.waiting:
             known = self.by_strategy.get(kind(job))
@@ -119,14 +124,16 @@ class Clock:
             if expected is None and not self.seconds:
                 return None
             total += expected if expected is not None else statistics.mean(self.seconds)
-        return total
+        return total / max(1, min(self.slots, len(self.waiting)))
 
 
 class Plain:
     """A line when a cell ends."""
 
-    def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
-        self.console, self.total, self.clock = console, len(jobs), Clock(jobs, earlier)
+    def __init__(
+        self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float], slots: int = 1
+    ) -> None:
+        self.console, self.total, self.clock = console, len(jobs), Clock(jobs, earlier, slots)
         self.done, self.several = 0, several(jobs)
 
     def __enter__(self) -> Plain:
@@ -136,7 +143,7 @@ class Plain:
         pass
 
     def begin(self, job: Job) -> None:
-        self.clock.begin()
+        self.clock.begin(job)
 
     def progress(self, job: Job, phase: str, share: float) -> None:
         pass
@@ -150,12 +157,15 @@ class Plain:
 
 
 class Table_:
-    """The live table: finished cells of the current task, the running one with its progress, time left."""
+    """The live table: the last finished cells, those that run with their progress, the next ones, time left."""
 
-    def __init__(self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> None:
-        self.jobs, self.clock = jobs, Clock(jobs, earlier)
+    def __init__(
+        self, console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float], slots: int = 1
+    ) -> None:
+        self.jobs, self.clock = jobs, Clock(jobs, earlier, slots)
         self.results: dict[tuple[str, str | None], tuple[Result | ProbeRecord, float]] = {}
-        self.current: tuple[Job, str, float] | None = None
+        self.running: dict[tuple[str, str | None], tuple[str, float]] = {}
+        """Phase and share of it by order."""
         self.live = Live(console=console, refresh_per_second=4, get_renderable=self.table)
 
     def __enter__(self) -> Table_:
@@ -163,24 +173,24 @@ class Table_:
         return self
 
     def __exit__(self, *arguments: object) -> None:
-        self.current = None
+        self.running.clear()
         self.live.__exit__(*arguments)  # type: ignore[arg-type]
 
     def begin(self, job: Job) -> None:
-        self.clock.begin()
-        self.current = (job, "load", 0.0)
+        self.clock.begin(job)
+        self.running[key(job)] = ("load", 0.0)
 
     def progress(self, job: Job, phase: str, share: float) -> None:
-        self.current = (job, phase, share)
+        self.running[key(job)] = (phase, share)
 
     def end(self, job: Job, result: Result | ProbeRecord) -> None:
         self.results[key(job)] = (result, self.clock.end(job))
-        self.current = None
+        self.running.pop(key(job), None)
 
     def shown(self) -> list[Job]:
-        """The last finished cells and the next ones, as many as fit a screen."""
+        """The last finished cells and the next ones, as many as fit a screen, below earlier ones that still run."""
         first = max(0, min(len(self.results) - 12, len(self.jobs) - 18))
-        return self.jobs[first : first + 18]
+        return [job for job in self.jobs[:first] if key(job) in self.running] + self.jobs[first : first + 18]
 
     def table(self) -> Table:
         title = f"{len(self.results)} of {len(self.jobs)} cells, {clock(self.clock.left())} left"
@@ -193,19 +203,19 @@ class Table_:
             if key(job) in self.results:
                 result, seconds = self.results[key(job)]
                 state, style, took = verdict(result), STYLES.get(result.outcome.status, "red"), clock(seconds)
-            elif self.current is not None and key(self.current[0]) == key(job):
-                _, phase, share = self.current
+            elif key(job) in self.running:
+                phase, share = self.running[key(job)]
                 state, style = (
                     f"{phase} {share:.0%}" if phase in ("plant", "adapt", "tune", "default", "probe") else phase,
                     "bold",
                 )
-                took = clock(time.monotonic() - self.clock.begun)
+                took = clock(self.clock.since(job))
             labels = str(cell.budget.get("labels"))
             name = " ".join(filter(None, [cell.strategy, f"planted {cell.plant}x" if cell.plant else None, job.probe]))
             table.add_row(cell.model, cell.task, name, labels, str(cell.seed), state, took, style=style)
         return table
 
 
-def make(console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float]) -> Plain | Table_:
-    """The live table on a terminal, lines elsewhere."""
-    return (Table_ if console.is_terminal else Plain)(console, jobs, earlier)
+def make(console: Console, jobs: list[Job], earlier: dict[tuple[str, ...], float], slots: int = 1) -> Plain | Table_:
+    """The live table on a terminal, lines elsewhere; `slots` orders run at a time."""
+    return (Table_ if console.is_terminal else Plain)(console, jobs, earlier, slots)

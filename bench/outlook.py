@@ -36,7 +36,8 @@ def outlook(
             known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
     else:
         known = {job.cell.id: Predicted(reason="not predicted: predict=false") for job in jobs}
-    earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    where = machine()["id"] if request.settings.executor == "local" else None
+    earlier = earlier_seconds(Path(request.settings.results_dir), where)
     return {job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(like(job.cell))}) for job in jobs}
 
 

@@ -34,23 +34,31 @@ class Planned:
     """The card `gpu=` names."""
 
 
-def device_type(asked: str) -> Literal["cpu", "cuda"]:
-    """`cuda` where a card is visible to the driver, unless asked otherwise. `UserFault` if asked for in vain."""
+def device_type(asked: str, elsewhere: bool = False) -> Literal["cpu", "cuda"]:
+    """`cuda` where a card is visible to the driver, unless asked otherwise. `UserFault` if asked for in vain; cells
+    that run `elsewhere` need no card here."""
     present = card.describe() is not None
+    if asked == "cuda" and elsewhere:
+        return "cuda"
     if asked == "cuda" and not present:
         raise UserFault("device=cuda, but the driver shows no card; allowed here: cpu, auto")
     return "cuda" if present and asked != "cpu" else "cpu"
 
 
 def precision_of(asked: str, device: str, target: Card | None = None) -> str:
-    """fp32 on a CPU; on a card bf16 where it has it (compute capability 8.0 on), else fp16."""
+    """fp32 on a CPU; on a card bf16 where it has it (compute capability 8.0 on), else fp16. `UserFault` where the card
+    is not known, because it is in another machine."""
     if asked != "auto":
         return asked
     if target is not None and device == "cuda":
         return target.precision
-    described = card.describe() if device == "cuda" else None
-    if described is None:
+    if device != "cuda":
         return "fp32"
+    if (described := card.describe()) is None:
+        raise UserFault(
+            "precision=auto follows the card, and this machine shows none; allowed: gpu=NAME of the cluster's card "
+            "(see: python -m bench list gpus), or precision=bf16, fp16 or fp32"
+        )
     return "bf16" if float(described["compute_capability"]) >= 8.0 else "fp16"
 
 
@@ -73,7 +81,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     located = {name: locate(name, task, source, settings.data) for name, task in suite.tasks.items()}
     for name, task in suite.tasks.items():
         read(name, task, located[name])  # missing columns and unknown labels are told now, before anything runs
-    device = "cuda" if target and on_target else device_type(settings.device)
+    device = "cuda" if target and on_target else device_type(settings.device, settings.executor == "ray")
     if not on_target:
         check_cap(suite.budget.memory_gib, device)
         check_devices(suite, device)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -33,6 +34,9 @@ from bench.stopping import LEFT, Stop
 from bench.store import is_newer, newer_records, probe_file, read_plan, read_probe, read_result, write_record
 from bench.trackers import Hooks
 
+if TYPE_CHECKING:
+    from bench.cluster.crew import Crew
+
 Say = Callable[[str], None]
 
 
@@ -40,6 +44,7 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
     """Run a request; the records of its cells in order, without those that `stop` left (by default the rule of
     `run.max_hours`). Raises `UserFault`, `KeyboardInterrupt`."""
     stop = stop or Stop(request.settings.run.max_hours)
+    can_be_executed(request)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -52,7 +57,12 @@ def execute(request: Request, console: Console, stop: Stop | None = None) -> lis
         say(line)
     pages_fit(Path(request.settings.reports_dir))
     run_dir = Path(request.settings.results_dir) / request.run_name
-    with held(run_dir), shared(run_dir, request.settings.features) as features, launched(request, run_dir) as launcher:
+    local = request.settings.executor == "local"  # nodes of a cluster share no folder
+    with (
+        held(run_dir),
+        shared(run_dir, request.settings.features and local) as features,
+        executed(request, run_dir, say) as launcher,
+    ):
         refuse_newer(planned, run_dir)
         write_plan(request, planned, run_dir)
         todo = unfinished(request, planned, say)
@@ -148,6 +158,14 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
     return todo
 
 
+def can_be_executed(request: Request) -> None:
+    """Refuse an executor that is not installed. Raises `UserFault`."""
+    if request.settings.executor == "ray":
+        from bench.cluster.connect import check
+
+        check()
+
+
 @contextmanager
 def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
     """One launcher for cells and probes: its warm process has imported the stack once."""
@@ -158,18 +176,40 @@ def launched(request: Request, run_dir: Path) -> Iterator[Launcher]:
         launcher.stop()
 
 
+@contextmanager
+def executed(request: Request, run_dir: Path, say: Say) -> Iterator[Launcher | Crew]:
+    """Who carries out cells and probes: the launcher of this machine, or a cluster."""
+    if request.settings.executor == "local":
+        with launched(request, run_dir) as launcher:
+            yield launcher
+        return
+    from bench.cluster.crew import Crew
+
+    crew = Crew(run_dir, request.settings, say)
+    try:
+        yield crew
+    finally:
+        crew.stop()
+
+
 def run_all(
     request: Request,
     todo: list[Job],
-    launcher: Launcher,
+    launcher: Launcher | Crew,
     console: Console,
     stop: Stop | None = None,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> None:
     """Run the cells in order until `stop` says so. While nothing is being measured, `tell` hears of every record that
-    is on disk, and the report is rendered whenever a task is complete."""
+    is on disk, and the report is rendered whenever a task is complete; on a cluster that is when all have ended."""
     stop = stop or Stop(None)
-    earlier = earlier_seconds(Path(request.settings.results_dir), machine()["id"])
+    where = machine()["id"] if request.settings.executor == "local" else None
+    earlier = earlier_seconds(Path(request.settings.results_dir), where)
+    if not isinstance(launcher, Launcher):
+        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop)
+        for record in launcher.ended:
+            tell(record)
+        return
     with live.make(console, todo, earlier) as launcher.show:
         for i, job in enumerate(todo):
             if not stop.begins():
@@ -183,7 +223,7 @@ def run_all(
 
 
 def probe_all(
-    request: Request, planned: Planned, launcher: Launcher, console: Console, stop: Stop, features: Path | None
+    request: Request, planned: Planned, launcher: Launcher | Crew, console: Console, stop: Stop, features: Path | None
 ) -> None:
     """Ask every finished cell what was asked for and has no answer yet, each on what it has stored, until `stop` says
     so."""
@@ -198,6 +238,9 @@ def probe_all(
         return
     for ref in planned.models.values():
         ensure(ref)  # all cells may be finished long ago, and the cache empty since
+    if not isinstance(launcher, Launcher):
+        stop.probes = launcher.carry_out(orders, lambda jobs, slots: live.make(console, jobs, {}, slots), stop)
+        return
     with live.make(console, orders, {}) as launcher.show:
         for i, order in enumerate(orders):
             if not stop.begins():

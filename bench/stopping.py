@@ -20,11 +20,15 @@ class Stop:
 
     def begins(self) -> bool:
         """Whether one more may begin, which then counts as begun."""
-        over = self.hours is not None and time.monotonic() - self.begun >= self.hours * 3600
-        if over and self.started:
+        if self.over and self.started:
             return False
         self.started += 1
         return True
+
+    @property
+    def over(self) -> bool:
+        """Whether the hours are."""
+        return self.hours is not None and time.monotonic() - self.begun >= self.hours * 3600
 
     @property
     def stopped(self) -> bool:

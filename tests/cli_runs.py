@@ -111,7 +111,7 @@ import sys, time
 begun = time.monotonic()
 from bench.cli import main
 code = main(sys.argv[1:])
-heavy = [m for m in ("torch", "transformers", "peft", "datasets") if m in sys.modules]
+heavy = [m for m in ("torch", "transformers", "peft", "datasets", "ray") if m in sys.modules]
 print("seconds", time.monotonic() - begun, "heavy", *heavy, file=sys.stderr)
 sys.exit(code)
 """

@@ -76,7 +76,7 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("device=tpu", "device: input should be 'auto', 'cpu' or 'cuda', got 'tpu'"),
         ("threads=0", "threads: input should be greater than or equal to 1, got 0"),
         ("rerun=al", "rerun: input should be 'none', 'changed', 'failed' or 'all', got 'al'"),
-        ("executor=ray", "executor: input should be 'local', got 'ray'"),
+        ("executor=slurm", "executor: input should be 'local' or 'ray', got 'slurm'"),
         ("keep_adapters=maybe", "keep_adapters: input should be a valid boolean"),
         ("run.cell_seconds=-1", "run.cell_seconds: input should be greater than 0, got -1"),
         ("run.name=../x", "run.name: a name holds letters, digits, '_', '.' and '-' only"),

@@ -20,13 +20,13 @@ from bench.config import load
 from bench.errors import UserFault
 from bench.identity import id_of
 from bench.job import Job
-from bench.launch import make_room
 from bench.measure import card
 from bench.outcomes import unsharded
 from bench.process import can_fork
 from bench.ranked import most_of
 from bench.records import Outcome, Phase, Result, Status
 from bench.report.provenance import spread
+from bench.room import make_room
 from bench.store import read_result
 from bench.torchrun import conclude, judged, told_in
 

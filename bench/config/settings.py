@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from bench.config.frozen import Frozen, safe_name
 
 Tracker = Literal["trackio", "mlflow", "wandb"]
+
+ADDRESS = re.compile(r"(?:[\w.\-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+"""`host:port`, an IPv6 address in brackets."""
 
 
 class DataSettings(Frozen):
@@ -44,7 +48,11 @@ class Settings(Frozen):
         None, description="a further folder of strategy files (foreign code: named in records)"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    executor: Literal["local"] = "local"
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = Field(
+        None, description="`auto` or host:port of a running Ray cluster; without it a local one is started and stopped"
+    )
+    ray_gpu: str | None = Field(None, description="type of card, as the Ray cluster names it, that cells run on")
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a cell; by default every core this process may use"
     )
@@ -71,6 +79,29 @@ class Settings(Frozen):
         if len(set(value)) != len(value):
             raise ValueError("names a tracker twice")
         return value
+
+    @field_validator("ray_address")
+    @classmethod
+    def plain_address(cls, value: str | None) -> str | None:
+        if value is None or value == "auto" or ADDRESS.fullmatch(value):
+            return value
+        if "://" in value:
+            raise ValueError(
+                "the command itself must run on a machine of the cluster, a Ray client is not enough; allowed: auto, "
+                "or host:port"
+            )
+        raise ValueError("allowed: auto, or host:port of the cluster's head (6379 unless it was told another port)")
+
+    @model_validator(mode="after")
+    def is_carried_out_by_ray(self) -> Settings:
+        for name in ("ray_address", "ray_gpu"):
+            if (got := getattr(self, name)) is not None and self.executor != "ray":
+                here = f"{name}={got} is for executor=ray, got executor={self.executor}"
+                raise ValueError(f"{here}; allowed: executor=ray, or no {name}")
+        if self.ray_gpu is not None and self.device == "cpu":
+            card = f"ray_gpu={self.ray_gpu} names a card, got device=cpu"
+            raise ValueError(f"{card}; allowed: device=cuda, or no ray_gpu")
+        return self
 
     @model_validator(mode="after")
     def comes_to_an_end(self) -> Settings:

@@ -35,12 +35,15 @@ def served(tokens: list[str]) -> Iterator[dict[str, Any]]:
     import bench
     from bench import plan
     from bench.config import load
+    from bench.errors import UserFault
     from bench.models.cache import ensure
     from bench.outlook import foretold
     from bench.run import held, write_plan
     from bench.run import launched as warm_launcher
 
     request = load(tokens)
+    if getattr(request.settings, "executor", "local") != "local":  # an older checkout may know no other
+        raise UserFault("speed is compared on one machine, cell by cell in turn; allowed: no executor=ray")
     planned = plan.make(request)
     for ref in planned.models.values():
         ensure(ref)

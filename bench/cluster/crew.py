@@ -1,0 +1,240 @@
+"""The command's side of a run on Ray: it hands orders over, shows how they go on and alone writes their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cluster import connect
+from bench.cluster.demand import LOSSES, demand, longest_first
+from bench.cluster.parcel import Content, Packer, record_name
+from bench.config import Settings
+from bench.errors import UserFault
+from bench.identity import code_digest
+from bench.job import Job
+from bench.launch import Launcher, Quiet, Show, unanswered
+from bench.probed import PROBE_VERSION, ProbeRecord
+from bench.records import SCHEMA_VERSION, Result, Status
+from bench.room import make_room
+from bench.stopping import Stop
+from bench.store import probe_file, read_probe, read_result, unsealed, write_atomically, write_record
+
+TURN_SECONDS = 0.25
+"""How often it is looked what has come back and what is told."""
+ENDING_SECONDS = 5.0
+"""For cells to be ended after Ctrl-C; what is left then goes with the connection."""
+Tables = Callable[[list[Job], int], AbstractContextManager[Show]]
+"""Makes what is shown for orders, of which so many run at a time."""
+
+
+@dataclass
+class Open:
+    """An order that Ray has."""
+
+    job: Job
+    reference: Any
+    """What Ray gives for the result to come."""
+    node: str | None = None
+    """Where it is at work; None: nowhere yet, as far as is known."""
+
+
+class Crew:
+    """Has orders carried out by a Ray cluster, which it is connected to from the first of them on."""
+
+    def __init__(self, run_dir: Path, settings: Settings, say: Callable[[str], None] = lambda line: None) -> None:
+        self.settings, self.say = settings, say
+        self.scribe = Launcher(run_dir, settings.run.cell_seconds)
+        self.show: Show = Quiet()
+        self.ray: Any = None
+        self.open: dict[int, Open] = {}
+        self.some_began = False
+        self.ended: list[Result] = []
+        """Records of cells, in the order in which they came back."""
+        self.mailbox: Any = None
+        self.post: Any = None
+        """The mailbox's answer to come."""
+
+    def carry_out(self, jobs: list[Job], tables: Tables, stop: Stop) -> int:
+        """Have all orders carried out, as far as `stop` lets them begin; how many it left.
+
+        Raises `UserFault` where the cluster cannot serve them, a node lacks something or a record cannot be written,
+        and `KeyboardInterrupt`: what runs is ended then, and recorded as interrupted.
+        """
+        self.ray = self.ray or connect.connected(self.settings.ray_address)
+        asked = demand(self.ray.nodes(), self.settings, jobs[0].cell.device)
+        self.say(str(asked))
+        jobs = [job.model_copy(update={"threads": asked.cpus}) for job in longest_first(jobs)]
+        self.mailbox, self.post, task = self.mailbox_here(), None, self.task()
+        packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
+        try:
+            with tables(jobs, asked.slots) as self.show:
+                for number, job in enumerate(jobs):
+                    if not stop.begins():
+                        break
+                    order = packed(packer, number, job)
+                    reference = task.options(**asked.options(job)).remote(order[0], self.mailbox, *order[1])
+                    self.open[number] = Open(job, reference)
+                left = len(jobs) - len(self.open)
+                while self.open:
+                    left += self.turn(stop)
+        except BaseException as error:
+            self.abandon(isinstance(error, KeyboardInterrupt))
+            raise
+        return left
+
+    def mailbox_here(self) -> Any:
+        """The actor that hears how orders go on: beside the command, so that no other node's loss ends it."""
+        from ray import cloudpickle
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from bench.cluster import entry
+
+        cloudpickle.register_pickle_by_value(entry)
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        return self.ray.remote(num_cpus=0, scheduling_strategy=here)(entry.Mailbox).remote()
+
+    def task(self) -> Any:
+        """What carries out an order on a node. Without `max_calls=0` Ray ends its process after every task with a card,
+        and our warm one with it."""
+        from bench.cluster.entry import serve
+
+        return self.ray.remote(max_calls=0)(serve)
+
+    def turn(self, stop: Stop) -> int:
+        """Wait a moment, take what has come back; how many orders were called off because the hours are over."""
+        numbers = {one.reference: number for number, one in self.open.items()}
+        done, _ = self.ray.wait(list(numbers), timeout=TURN_SECONDS)
+        self.hear()
+        for reference in done:
+            self.take(numbers[reference])
+        return self.call_off() if stop.over else 0
+
+    def hear(self) -> None:
+        """Show what was told since the last turn. Nobody waits for a mailbox that is slow: nothing depends on it."""
+        self.post = self.post or self.mailbox.take.remote()
+        if not self.ray.wait([self.post], timeout=0)[0]:
+            return
+        try:
+            letters = self.ray.get(self.post)
+        except self.ray.exceptions.RayError:
+            letters = []
+        self.post = None
+        for number, node, phase, share in letters:
+            if (one := self.open.get(number)) is None:
+                continue
+            one.node, self.some_began = node, True
+            if phase == "begin":
+                self.show.begin(one.job)
+            else:
+                self.show.progress(one.job, phase, share)
+
+    def take(self, number: int) -> None:
+        """Record what an order ended in. Raises `UserFault` where its node needs a hand."""
+        one = self.open.pop(number)
+        self.some_began = True
+        try:
+            back = self.ray.get(one.reference)
+        except self.ray.exceptions.RayError as error:
+            record = self.recorded(one.job, *self.lost(one, error))
+        else:
+            if "fault" in back:
+                raise UserFault(back["fault"])
+            record = written(one.job, back["node"], back["files"])
+        if isinstance(record, Result):
+            self.ended.append(record)
+        self.show.end(one.job, record)
+
+    def lost(self, one: Open, error: Exception) -> tuple[Status, str]:
+        """Outcome and reason of an order that never came back."""
+        kinds, why = self.ray.exceptions, " ".join(str(error).split())[:300]
+        if isinstance(error, kinds.OutOfMemoryError):
+            beside = sum(one.node is not None and other.node == one.node for other in self.open.values())
+            if beside == 0:
+                return Status.out_of_memory, f"its node ran short of memory, and Ray ended it: {why}"
+            return Status.error, (
+                f"its node ran short of memory with {beside + 1} cells on it, and Ray ended this one: say threads= for "
+                f"fewer cells a node; it runs again next time ({why})"
+            )
+        if isinstance(error, kinds.TaskCancelledError):
+            return Status.interrupted, "Ray cancelled it from outside; it runs again next time"
+        if isinstance(error, kinds.RayTaskError):
+            return Status.error, f"its Ray task failed: {type(error.cause).__name__}: {error.cause}"
+        return Status.error, f"lost {LOSSES + 1} times with its node; it runs again next time ({why})"
+
+    def recorded(self, job: Job, status: Status, reason: str) -> Result | ProbeRecord:
+        """The record of an order whose node wrote none. Raises `UserFault` where it cannot be written."""
+        folder = Path(job.folder)
+        if job.probe is None:
+            make_room(folder)
+            self.scribe.write(job, status, reason)
+            return read_result(folder / "result.json")
+        path = probe_file(folder, job.probe)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_record(path, unanswered(job, status, reason, self.scribe.cell_seconds))
+        except OSError as error:
+            raise UserFault(f"cannot write {path}: {error.strerror}; finished cells are intact") from None
+        return read_probe(path)
+
+    def call_off(self) -> int:
+        """Take back the orders that have not begun, but never all there ever were; how many."""
+        waiting = [number for number, one in self.open.items() if one.node is None]
+        if not self.some_began:
+            waiting = waiting[1:]
+        for number in waiting:
+            self.ray.cancel(self.open.pop(number).reference)
+        return len(waiting)
+
+    def abandon(self, interrupted: bool) -> None:
+        """End whatever Ray still has of this run; after Ctrl-C cells that were at work get a record that says so."""
+        left, self.open = self.open, {}
+        for one in left.values():
+            self.ray.cancel(one.reference)
+        for one in left.values():
+            if interrupted and one.node is not None and one.job.probe is None:
+                self.recorded(one.job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
+        if left:
+            references = [one.reference for one in left.values()]
+            self.ray.wait(references, num_returns=len(references), timeout=ENDING_SECONDS)
+
+    def stop(self) -> None:
+        """Leave the cluster; one that was started for this run ends."""
+        if self.ray is not None:
+            self.ray.shutdown()
+
+
+def packed(packer: Packer, number: int, job: Job) -> tuple[dict[str, str], list[Any]]:
+    """An order as the task takes it, and references to its contents. Raises `UserFault` for an unreadable file."""
+    try:
+        parcel, references = packer.pack(number, job)
+    except OSError as error:
+        raise UserFault(f"cannot read {error.filename}: {error.strerror}; finished cells are intact") from None
+    return {"code": code_digest(), "parcel": parcel.model_dump_json()}, references
+
+
+def written(job: Job, node: str, files: dict[str, Content]) -> Result | ProbeRecord:
+    """Write what a node sent back into the cell's folder, the record last and with the node it is from; the record.
+
+    Raises `UserFault` where the folder cannot be written.
+    """
+    folder, name = Path(job.folder), record_name(job)
+    if job.probe is None:
+        make_room(folder)
+    kind, version = (Result, SCHEMA_VERSION) if job.probe is None else (ProbeRecord, PROBE_VERSION)
+    record = kind.model_validate(unsealed(json.loads(files[name].tobytes()), version))
+    assert isinstance(record, Result | ProbeRecord)
+    record = record.model_copy(update={"environment": record.environment | {"executor": "ray", "node": node}})
+    try:
+        for path, content in files.items():
+            if path != name:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(folder / path, content.tobytes())
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_record(folder / name, record)
+    except OSError as error:
+        raise UserFault(f"cannot write into {folder}: {error.strerror}; finished cells are intact") from None
+    return record
