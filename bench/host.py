@@ -137,7 +137,8 @@ def main(arguments: list[str]) -> int:
     else:
         signal.signal(signal.SIGTERM, end_all)
         die_with_parent(signal.SIGTERM)
-        adopt_orphans()
+        if can_fork():
+            adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     events = Events(os.dup(1))
     os.dup2(2, 1)

@@ -17,6 +17,7 @@ from cli_runs import AS_ZERO_SHOT, ROOT, environment, eventually, gone, run_here
 from bench.records import Result, Status
 from bench.room import LOG_BYTES, LOG_KEPT, make_room, shorten, why_unwritable
 
+pytestmark = pytest.mark.timeout(600)
 HANGS = """
     import os, signal, subprocess, time
     def note(name, pid):
@@ -52,7 +53,7 @@ def body(text: str, place: Path, end: str = AS_ZERO_SHOT) -> str:
 
 def noted(place: Path, *names: str) -> list[int]:
     """Process ids noted there, once all are."""
-    eventually(lambda: all((place / name).exists() for name in names))
+    eventually(lambda: all((place / name).exists() for name in names), 240)  # a warm process imports first
     return [int((place / name).read_text()) for name in names]
 
 
