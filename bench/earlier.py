@@ -62,7 +62,7 @@ def earlier_seconds(results_dir: Path, machine_id: str) -> dict[tuple[str, ...],
             result = read_result(path)
         except (ValueError, OSError):
             continue
-        if result.outcome.status == Status.ok and result.environment.get("machine", {}).get("id") == machine_id:
+        if result.outcome.status == Status.ok and (result.environment.get("machine") or {}).get("id") == machine_id:
             seconds.setdefault(like(result.cell), []).append(total_seconds(result))
     return {key: statistics.median(values) for key, values in seconds.items()}
 
