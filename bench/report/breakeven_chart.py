@@ -40,7 +40,11 @@ def break_even_figures(view: BreakEven, key: str) -> list[Figure]:
 
 
 def _figure(view: BreakEven, measure: str, key: str) -> Figure | None:
-    lines = [(one, cost) for one in drawn(view) if (cost := getattr(one, measure)) is not None]
+    known = [(one, cost) for one in drawn(view) if (cost := getattr(one, measure)) is not None]
+    # a damaged record may say anything, and what is not above 0 has no place on a logarithmic axis
+    lines = [
+        (one, c) for one, c in known if min(c.training, c.answer) >= 0 < c.total(1) and c.total(MOST_ANSWERS) < math.inf
+    ]
     if len({one.prompting for one, _ in lines}) < 2:
         return None
     marks = crossings(lines, by_flops if measure == "flops" else by_seconds)
