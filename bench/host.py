@@ -75,18 +75,19 @@ def serve_one(job: Job, load: Callable[[], Base], events: Events) -> int:
     from bench.worker import run_cell
 
     redirect_to_log(job)
-    if is_sharded(job):
+    if not loads_here(job):
+        from bench.outcomes import unsharded
         from bench.torchrun import serve
 
-        return serve(job, events)
+        if unsharded(job) is None:
+            return serve(job, events)  # else the cell itself says why, before it loads anything
     return UNWRITABLE if (run_probe if job.probe else run_cell)(job, load, events.teller()) else 0
 
 
-def is_sharded(job: Job) -> bool:
-    """Whether several processes carry this order out: probes are asked by one."""
-    from bench.outcomes import unsharded
-
-    return job.cell.sharding is not None and job.probe is None and unsharded(job) is None
+def loads_here(job: Job) -> bool:
+    """Whether one process carries this order out, with the model held here: those of a sharded cell load it themselves.
+    Probes are asked by one."""
+    return job.cell.sharding is None or job.probe is not None
 
 
 def fork_one(job: Job, models: Models, events: Events) -> int:
@@ -94,7 +95,7 @@ def fork_one(job: Job, models: Models, events: Events) -> int:
 
     What the cell started and left behind ends with it, whatever group or session it went into.
     """
-    if not is_sharded(job):  # whose processes load the model themselves
+    if loads_here(job):
         models.hold(job.model, job.cell.precision)
     pid = os.fork()
     if pid == 0:
@@ -147,7 +148,7 @@ def main(arguments: list[str]) -> int:
     if "--one" in arguments:
         job = Job.model_validate_json(sys.stdin.read())
         models = Models()
-        if not is_sharded(job):
+        if loads_here(job):
             models.hold(job.model, job.cell.precision)
         return serve_one(job, models.get, events)
     forks = can_fork()

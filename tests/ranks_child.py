@@ -9,53 +9,23 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tiny
 import torch
+from rank_cases import CASES, Case
 
 from bench.budget import Meter
 from bench.config.schema import Budget
+from bench.models.parts import checkpointed
 from bench.ranked import join
 from bench.strategy import Plan, TaskContext
 from bench.train.loop import adapt
 from bench.train.ranks import RankMeter, Ranks, RankTraining
 from bench.train.sharding import Replicas, Shards, changed, take_over
 from bench.worker import seed_everything
-
-
-@dataclass
-class Case:
-    """One cell that is trained both ways."""
-
-    strategy: str
-    sharding: str
-    readout: str = "verbalizer"
-    family: str = "tiny-llama"
-    context: dict[str, Any] = field(default_factory=dict)
-    budget: dict[str, Any] = field(default_factory=lambda: {"train_examples": 21})
-    """21 rows in batches of 4: a last one of 1 row leaves the second rank nothing to do."""
-
-    @property
-    def name(self) -> str:
-        """Unlike any other's."""
-        more = "".join(f" {k}={v}" for k, v in (*self.context.items(), *self.budget.items()) if k != "task")
-        return f"{self.strategy} {self.sharding} {self.readout} {self.family}{more}"
-
-
-CASES = [Case(s, how) for s in ("full", "lora") for how in ("ddp", "fsdp2")]
-CASES += [
-    Case("dpo", "fsdp2", context={"task": "pairs"}),
-    Case("dpo", "ddp", context={"task": "labels"}),
-    Case("full", "fsdp2", "head", context={"micro_batch": 1}),
-    Case("lora", "ddp", "head", "tiny-bert", {"micro_batch": 1}),
-    Case("full", "fsdp2", family="tiny-t5"),
-    Case("lora", "fsdp2", budget={"train_tokens": 600}),
-    Case("full", "ddp", budget={"train_flops": 2e8}),
-]
 
 
 def prepared(case: Case) -> tuple[Plan, TaskContext]:
@@ -71,7 +41,10 @@ def prepared(case: Case) -> tuple[Plan, TaskContext]:
             module.dropout = 0.0  # T5's attention
     context = tiny.context(case.readout, **more)
     seed_everything(0)
-    return tiny.STRATEGIES[case.strategy].prepare(base, context, tiny.options(case.strategy)), context
+    plan = tiny.STRATEGIES[case.strategy].prepare(base, context, tiny.options(case.strategy))
+    if case.checkpointing:
+        checkpointed(base)
+    return plan, context
 
 
 def weights_of(plan: Plan) -> dict[str, list[float]]:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_runs import ROOT
-from ranks_child import CASES
-from torch import distributed
+from rank_cases import CASES
 
-pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="this torch is built without gloo")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torch is built without gloo there")
 
 COUNTS = ("examples", "tokens", "flops", "rows", "steps")
 
@@ -48,15 +47,16 @@ def both(found: list[dict[str, Any]], name: str) -> tuple[dict[str, Any], dict[s
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_two_processes_train_as_one(found: list[dict[str, Any]], name: str) -> None:
     """Each step's loss within 1e-5 (the issue asks for 1e-4), and as many of them; weights differ by less than a
-    hundredth of what training moved them by, label scores by less than 1e-4 nats."""
+    twentieth of what training moved them by, label scores by less than 1e-4 nats."""
     alone, together = both(found, name)
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-5)
     assert together["weights"].keys() == alone["weights"].keys()
     for key, weights in alone["weights"].items():
         difference = np.abs(np.subtract(together["weights"][key], weights)).max(initial=0)
-        # what the method itself keeps are log-probabilities of whole answers, and the reference's weights
-        moved = np.abs(np.subtract(weights, alone["began"][key])).max() if key in alone["began"] else 0.01
-        assert difference <= 0.01 * moved, (key, difference, moved)
+        if key in alone["began"]:
+            assert difference <= 0.05 * np.abs(np.subtract(weights, alone["began"][key])).max(), key
+        else:  # what the method itself keeps: log-probabilities of whole answers, and the reference's weights
+            assert difference <= 1e-4, key
     np.testing.assert_allclose(together["scores"], alone["scores"], rtol=0, atol=1e-4)
 
 

@@ -48,7 +48,11 @@ class Replicas:
         assert plan.loss is not None
         self.alone = plan.loss
         # one of several heads has no gradient in a step of another task: DDP must look which ones have
-        options = {"find_unused_parameters": True, "gradient_as_bucket_view": True, "broadcast_buffers": False}
+        options: dict[str, Any] = {
+            "find_unused_parameters": True,
+            "gradient_as_bucket_view": True,
+            "broadcast_buffers": False,
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # 2.13 has another name for the last one, 2.8 has not
             self.wrapped = DistributedDataParallel(Loss(plan), **options)
