@@ -25,7 +25,7 @@ from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
 from bench.room import log_end, make_room, shorten, why_unwritable
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
-from bench.warm import Host, children, kill, kill_group, oom_kills, resident
+from bench.warm import Host, children, kill, kill_bereft, oom_kills, resident
 
 WATCH_SECONDS = 0.05
 """How often time and memory of the running cell are looked at."""
@@ -172,7 +172,7 @@ class Launcher:
                 return Ending(event["code"])
             elif kind == "gone":
                 if pid is not None:
-                    kill_group(pid)  # the kernel ended the cell itself
+                    kill_bereft(pid, self.host.mark)  # the kernel ended the cell itself
                 return Ending(-9, "the warm process died; it is started again for the next cell")
             shorten(log_file(Path(job.folder), job.probe))
             if pid is not None and (stop := self.overrun(job, pid, time.monotonic() - begun)) is not None:

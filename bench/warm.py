@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from bench.errors import UserFault
 from bench.job import Job
 from bench.process import ALLOCATOR
 
+MARK = "BENCH_WARM"
+"""Environment variable that tells the processes below one warm process from all others."""
+
 
 @dataclass
 class Host:
@@ -30,6 +34,8 @@ class Host:
     process: subprocess.Popen[str] | None = None
     events: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
     started: dict[str, Any] = field(default_factory=dict)
+    mark: str = ""
+    """In the environment of the process and of all that is below it, wherever that has gone."""
 
     def start(self) -> None:
         """Start the process unless it is alive."""
@@ -40,6 +46,7 @@ class Host:
             log = self.log.open("a")
         except OSError as error:
             raise UserFault(f"cannot write {self.log}: {error.strerror}; finished cells are intact") from None
+        self.mark = uuid.uuid4().hex
         with log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bench.host"],
@@ -47,7 +54,7 @@ class Host:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **host_environment()},
+                env={**os.environ, **host_environment(), MARK: self.mark},
             )
         threading.Thread(target=self._listen, args=(self.process, self.events), daemon=True).start()
 
@@ -123,11 +130,16 @@ def kill(pid: int) -> None:
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def kill_group(pid: int) -> None:
-    """SIGKILL for all that a cell has started and that has not left its group, if any of it is there."""
+def kill_bereft(pid: int, mark: str) -> None:
+    """SIGKILL for what a cell has started and that its warm process can no longer end: its group, and whatever has the
+    mark in its environment."""
     if hasattr(os, "killpg"):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                process.kill()
 
 
 def sweep(seconds: float = 5.0) -> None:

@@ -16,6 +16,7 @@ from cli_runs import AS_ZERO_SHOT, ROOT, environment, eventually, gone, run_here
 
 from bench.records import Result, Status
 from bench.room import LOG_BYTES, LOG_KEPT, make_room, shorten, why_unwritable
+from bench.warm import MARK, kill_bereft
 
 pytestmark = pytest.mark.timeout(600)
 HANGS = """
@@ -90,9 +91,7 @@ def test_a_warm_process_whose_end_nobody_can_hear(results: dict[str, Result], fo
     """A daemon holds its events open: its end is noticed all the same, long before the cell's time is over."""
     assert results["orphaned"].outcome.status is Status.error
     assert "the warm process died" in (results["orphaned"].outcome.reason or "")
-    [daemon] = noted(folder / "orphaned", "daemon")
-    eventually(lambda: gone(daemon), 10)
-    os.kill(noted(folder / "orphaned", "session")[0], signal.SIGKILL)  # a session of its own: known to nobody any more
+    eventually(lambda: all(gone(pid) for pid in noted(folder / "orphaned", "daemon", "session")), 10)
 
 
 def test_a_log_does_not_fill_the_disk(results: dict[str, Result], folder: Path) -> None:
@@ -148,3 +147,48 @@ def test_a_full_disk_that_had_no_room_for_words(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("bench.store.os.fsync", full)
     assert why_unwritable(tmp_path) == "No space left on device" and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_warm_process_cannot_end(tmp_path: Path) -> None:
+    """Its group, and by the mark what has left it; nothing without the mark, or with another."""
+    marks = {"ours": {MARK: "a"}, "other": {MARK: "b"}, "none": {}}
+    sleeps = {name: subprocess.Popen(["sleep", "600"], start_new_session=True, env={**os.environ, **own})
+              for name, own in marks.items()}  # fmt: skip
+    group = subprocess.Popen(["sleep", "600"], process_group=0)
+    try:
+        eventually(lambda: psutil.Process(sleeps["ours"].pid).name() == "sleep")
+        kill_bereft(group.pid, "a")
+        assert group.wait(10) == sleeps["ours"].wait(10) == -signal.SIGKILL
+        assert sleeps["other"].poll() is None and sleeps["none"].poll() is None
+        kill_bereft(group.pid, "nobody")
+    finally:
+        for process in (*sleeps.values(), group):
+            process.kill()
+            process.wait()
+
+
+def test_sweeping_ends_children_and_their_orphans() -> None:
+    """In a process of its own that adopts orphans: a deaf daemon and a session are ended, and nothing takes no time."""
+    script = """
+import os, signal, subprocess, time
+from bench.process import adopt_orphans
+from bench.warm import children, sweep
+begun = time.monotonic(); sweep(); assert time.monotonic() - begun < 1
+adopt_orphans()
+subprocess.Popen(["sleep", "600"], start_new_session=True)
+read, write = os.pipe()
+if (middle := os.fork()) == 0:
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN); os.setsid(); os.write(write, b"x"); time.sleep(600)
+    os._exit(0)
+os.read(read, 1)
+os.waitpid(middle, 0)
+assert len(children(os.getpid())) == 2
+sweep()
+assert children(os.getpid()) == []
+print("swept")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env=environment()
+    )
+    assert done.stdout == "swept\n", done.stderr

@@ -35,6 +35,7 @@ PARTS: dict[str, Part] = {
     "newer": damage.newer,
     "damage": damage.damaged,
     **{name: partial(unruly.unruly, name) for name in unruly.CELLS},
+    **{name: partial(unruly.bereft, name) for name in unruly.BEREFT},
     "growth": growth.growth,
 }
 

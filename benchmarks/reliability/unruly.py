@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.room import LOG_BYTES
-from benchmarks.reliability.sweep import Cradle, Reference, Seen, made
+from benchmarks.reliability import kills
+from benchmarks.reliability.sweep import Cradle, Reference, Seen, Sweep, made
 
 CAP_GIB = 1.5
 LEAKS = """
@@ -30,6 +37,15 @@ LEAVES = """
         os._exit(0)
     os.waitpid(middle, 0)
 """
+STAYS = (
+    LEAVES.replace("os.setsid()", "pass")
+    + """
+    open(__file__ + ".now", "w").close()
+    time.sleep(600)
+"""
+)
+"""The daemon stays in its cell's group: forked from the cradle it has the cradle's environment, without the mark that a
+warm process of its own would have given it."""
 PRINTS = """
     for _ in range(100):
         os.write(1, b"x" * 2**20)
@@ -51,6 +67,41 @@ CELLS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Name -> what it is, what it does before it answers, the outcome it is to have, what the command is told besides."""
 
+BEREFT: dict[str, tuple[str, Callable[[int], int | None], int, dict[str, str]]] = {
+    "cli_amid": ("the command", kills.command, -signal.SIGKILL, {}),
+    "warm_amid": ("the warm process", kills.warm, 1, {"stays": "error", "ash": "ok"}),
+}
+"""Name -> who is killed while a cell has processes of its own, how the command ends, what is recorded."""
+
+
+def bereft(
+    name: str, cradle: Cradle, known: Reference, folder: Path, tries: int, draw: random.Random
+) -> dict[str, Any]:
+    """Kill whoever would end a cell's own processes, a random moment after the cell has started them."""
+    says, find, code, recorded = BEREFT[name]
+    seen, moments = Seen(), []
+    for number in range(tries):
+        sweep, wait = made(folder / f"{name}-{number}", {"stays": STAYS}), draw.uniform(0, 0.2)
+        pid = cradle.begin(sweep, sweep.words("strategies=stays,ash", "seeds=1"))
+        while not (sweep.folder / "adapters" / "stays.py.now").exists() and psutil.pid_exists(pid):
+            time.sleep(0.005)
+        time.sleep(wait)
+        if (target := find(pid)) is not None:
+            os.kill(target, signal.SIGKILL)
+        ended = cradle.end(pid)
+        seen.left += cradle.left(10)
+        moments.append([round(wait, 3), len(statuses(sweep))])
+        if target is None or ended != code or statuses(sweep) != recorded:
+            seen.other.append(f"{sweep.folder.name}: the command ended with {ended}, its cells as {statuses(sweep)}")
+    says = f"SIGKILL of {says} while a cell has three processes of its own"
+    return {"says": says, "tries": tries, "moments": moments, "seen": seen}
+
+
+def statuses(sweep: Sweep) -> dict[str, str]:
+    """Strategy -> recorded outcome."""
+    records = [json.loads(path.read_text()) for path in sweep.run_dir.glob("*/result.json")]
+    return {record["cell"]["strategy"]: record["outcome"]["status"] for record in records}
+
 
 def unruly(name: str, cradle: Cradle, known: Reference, folder: Path, tries: int, _: random.Random) -> dict[str, Any]:
     """Cells of one kind before one that behaves: all have their outcome, and no process is left."""
@@ -61,12 +112,9 @@ def unruly(name: str, cradle: Cradle, known: Reference, folder: Path, tries: int
         sweep = made(folder / f"{name}-{number}", {name: body})
         code = cradle.run(sweep, f"strategies={name},ash", "seeds=1", *words)
         seen.left += cradle.left(5)
-        found = {}
-        for path in sweep.run_dir.glob("*/result.json"):
-            record = json.loads(path.read_text())
-            found[record["cell"]["strategy"]] = record["outcome"]["status"]
-            size = path.with_name("log.txt").stat().st_size
-            if size > 2 * LOG_BYTES:
+        found = statuses(sweep)
+        for path in sweep.run_dir.glob("*/log.txt"):
+            if (size := path.stat().st_size) > 2 * LOG_BYTES:
                 seen.other.append(f"{sweep.folder.name}: a log of {size} bytes")
         moments.append([number, found.get(name)])
         seen.lost += 2 - len(found)
