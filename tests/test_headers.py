@@ -200,12 +200,12 @@ def gguf(
 )  # fmt: skip
 def test_a_gguf_header_that_lies(tmp_path: Path, raw: bytes, words: str) -> None:
     (tmp_path / "model.gguf").write_bytes(raw)
-    check_gguf_warm(tmp_path)
+    table_of_types()
     assert words in said(check_gguf, tmp_path / "model.gguf")
 
 
-def check_gguf_warm(folder: Path) -> None:
-    """The table of types is imported outside the measured memory."""
+def table_of_types() -> None:
+    """Imported outside the measured memory."""
     import gguf.constants  # noqa: F401
 
 

@@ -74,7 +74,6 @@ PAYLOADS = (
     f"|\n\n<script>{RUNS}</script>\n\n| --- |\n`` ``` ~~~ <script>{RUNS}</script>",
     f"\\<script>{RUNS}\\</script> \\`<img src=x onerror={RUNS}>",
 )  # fmt: skip
-ENUMS = ("status", "verdict", "family of check", "scored_against", "search")
 
 
 class Poison:
@@ -178,7 +177,7 @@ def probed(poison: Poison) -> dict[str, Any]:
     tokens = {name: [5] * 30 for name in ("tokens_before", "tokens_after")}
     writing = WritingFindings(
         against=poison.next(), scorer_accuracy=0.8, scorer_pairs=9, **many, **flags, **tokens, topic_data=0.5,
-        distinct_before=0.5, distinct_after=0.4, texts=[Text(before=one, after=one[::1]) for one in PAYLOADS],
+        distinct_before=0.5, distinct_after=0.4, texts=[Text(before=one, after=one) for one in PAYLOADS],
     )  # fmt: skip
     kept = Retained(
         task=poison.next(), items=[1, 2], before=[True, False], after=[False, False], chance=0.5, low=-0.9, high=0.1
