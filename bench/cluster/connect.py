@@ -25,8 +25,10 @@ def check() -> None:
 
 
 def library() -> Any:
-    """Ray. A task that Ray ends because its node runs short of memory is not tried again: it would run short again."""
+    """Ray. A task that Ray ends because its node runs short of memory is not tried again: it would run short again. A
+    cluster that is started here runs its processes with our own niceness, not Ray's 15: cells are timed."""
     os.environ.setdefault("RAY_task_oom_retries", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     return ray

@@ -23,7 +23,7 @@ from bench.room import make_room
 from bench.stopping import Stop
 from bench.store import probe_file, read_probe, read_result, unsealed, write_atomically, write_record
 
-TURN_SECONDS = 0.25
+TURN_SECONDS = 0.5
 """How often it is looked what has come back and what is told."""
 ENDING_SECONDS = 5.0
 """For cells to be ended after Ctrl-C; what is left then goes with the connection."""
