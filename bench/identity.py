@@ -59,8 +59,9 @@ def task_digest(task: Task) -> str:
     for place, key in later:
         if place[key] is None:
             del place[key]  # so did these
-    if "reply" in content and content["reply"]["source"] is None:
-        del content["reply"]["source"]
+    for key in ("source", "offers"):
+        if "reply" in content and content["reply"][key] is None:
+            del content["reply"][key]
     if content["drop_overlap"] is None:
         del content["drop_overlap"]
     else:  # where its bytes come from is said by the fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from bench.budget import Meter
 from bench.config.harness import Harness
-from bench.config.task import TARGET
+from bench.config.task import TARGET, Task
 from bench.data.rows import Rows
 from bench.job import Job, foreign
 from bench.measure.environment import cores, environment
@@ -101,10 +102,12 @@ class Recorder:
         task, predicted = self.job.task, scores.argmax(-1).tolist()
         positive = task.labels.index(task.positive) if task.positive else len(task.labels) - 1
         metrics, clusters = dict.fromkeys((task.metric, "accuracy")), self.clusters(test)
-        known = constant(test) if task.kind == "generate" else None
         found: dict[str, Score] = {
-            m: score(m, test.labels, predicted, positive=positive, clusters=clusters, constant=known) for m in metrics
+            m: score(m, test.labels, predicted, positive=positive, clusters=clusters) for m in metrics
         }
+        if task.kind == "generate":
+            known = by_chance(test, task)
+            found = {m: one.model_copy(update=known) for m, one in found.items()}
         return found if task.harness is None else measures(scores, test, task) | found
 
     def record_parameters(self, plan: Plan, base_parameters: int) -> None:
@@ -169,6 +172,20 @@ def from_lm_eval(harness: Harness) -> str:
     shots = f", with {harness.shots} demonstrations of its own that no budget counts," if harness.shots else ""
     missing = f"; of its metrics {', '.join(harness.left_out)} is not measured" if harness.left_out else ""
     return f"prompts{shots} and options as lm-eval {harness.version} writes {harness.task}{version}{missing}"
+
+
+def by_chance(test: Rows, task: Task) -> dict[str, Any]:
+    """Fields of the score of written answers that say what chance reaches: the best constant answer, or guessing among
+    those that the questions offer if that is better."""
+    assert task.reply is not None
+    best, offers = constant(test), task.reply.offers
+    if offers is not None:
+        asked = ["\n".join(fields[name] for name in task.prompt_fields) for fields in test.fields]
+        offered = [len(re.findall(offers, text, re.MULTILINE)) for text in asked]
+        guess = sum(1 / n for n in offered if n) / len(offered)
+        if guess > best:
+            return {"chance": guess, "chance_is": "guessing among the answers offered"}
+    return {"chance": best}
 
 
 def constant(test: Rows) -> float:

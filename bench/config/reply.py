@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.config.data import compiles
 from bench.config.frozen import Frozen
@@ -34,6 +34,10 @@ class Reply(Frozen):
         None, description="reads free: the field whose first sentence, cut to the answers' length, stands for chance; "
         "by default the only text"
     )  # fmt: skip
+    offers: str | None = Field(
+        None, description="regular expression with a match for each answer that a question offers: guessing among them "
+        "stands for chance where it does better than the commonest answer"
+    )  # fmt: skip
     tokens: int = Field(32, ge=1, le=1024, description="most tokens of a reply that gives the answer at once")
     rationale_tokens: int = Field(192, ge=1, le=2048, description="most tokens of a reply that reasons first")
 
@@ -44,6 +48,22 @@ class Reply(Frozen):
         if compiles(value) is not None and re.compile(value or "").groups != 1:
             raise ValueError("a pattern with one group, the answer")
         return value
+
+    @field_validator("offers")
+    @classmethod
+    def finds_offers(cls, value: str | None) -> str | None:
+        """Lines are looked at one by one: `^` and `$` are a line's."""
+        compiles(value)
+        return value
+
+    @model_validator(mode="after")
+    def offers_answers(self) -> Reply:
+        """Among texts that are scored by what they share with a reference, none is guessed."""
+        if self.offers is not None and self.long:
+            raise ValueError(
+                f"'offers' is for replies that are right or wrong (reads number, yes_no or text), got {self.reads}"
+            )
+        return self
 
     @property
     def long(self) -> bool:

@@ -85,15 +85,13 @@ def score(
     positive: int = 1,
     seed: int = 0,
     clusters: ArrayLike | None = None,
-    constant: float | None = None,
 ) -> Score:
     """A metric with its 95% interval over items and its chance level.
 
     Accuracy gets Wilson's interval, F1 and Matthews the BCa bootstrap (2000 resamples drawn from `seed`). With
     `clusters`, one integer an item, all get one over clusters: items that share a passage are not independent.
-    `positive` is the index of the label F1 is computed for; `constant` the score of the best constant answer where
-    labels do not tell it. Raises `ValueError` for empty or unequal input
-    and for F1 with more than two labels, `UserFault` for an unknown metric.
+    `positive` is the index of the label F1 is computed for. Raises `ValueError` for empty or unequal input and for F1
+    with more than two labels, `UserFault` for an unknown metric.
     """
     counts, _ = confusion(labels, predictions, positive + 1)
     if metric == "f1" and int(np.max(np.asarray(labels))) > 1:
@@ -111,7 +109,7 @@ def score(
         low=interval.low,
         high=interval.high,
         n=n,
-        chance=chance(metric, labels, positive) if constant is None else constant,
+        chance=chance(metric, labels, positive),
         interval=interval.method,
         clusters=None if clusters is None else int(np.unique(np.asarray(clusters)).size),
     )
