@@ -268,8 +268,8 @@ def make_room(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for old in ("result.json", "predictions.parquet", "log.txt"):
             (folder / old).unlink(missing_ok=True)
-        for old in (folder / "adapted", folder / "probes", *folder.glob(".ranks-*")):
-            shutil.rmtree(old, ignore_errors=True)
+        for left in (folder / "adapted", folder / "probes", *folder.glob(".ranks-*")):
+            shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
 
