@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.report.belief import Belief
 from bench.report.breakeven import BreakEven, break_even_table
@@ -125,7 +125,13 @@ def environment() -> Environment:
     )
     env.filters["svg"] = Markup
     env.filters["control_table"] = control_table
+    env.filters["breaking"] = breaking
     return env
+
+
+def breaking(name: str) -> Markup:
+    """A name that may be broken after its underscores, so that a narrow column does not break it within a word."""
+    return escape(plain(name)).replace("_", Markup("_<wbr>"))
 
 
 def _printable(value: Any) -> Any:

@@ -43,7 +43,8 @@ READING = {
     "Chance": (
         "The best any constant answer reaches on these items, in the task's own metric; where answers are texts or "
         "entities, or questions offer some, what a baseline reaches that reads no label (named under the task's "
-        "table). A task in which no strategy beats it says nothing about strategies and stays out of means and headlines."
+        "table). A task in which no strategy beats it says nothing about strategies and stays out of means and "
+        "headlines."
     ),
     "Difference": (
         f"Claimed between strategies only from {FEWEST_SEEDS} training runs on, where it holds over seeds (paired "
