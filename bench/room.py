@@ -21,12 +21,12 @@ def make_room(folder: Path) -> None:
     """An empty folder for the cell; what a former attempt left goes, a damaged record is kept aside."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in ("result.json", "predictions.parquet", "log.txt"):
-            (folder / old).unlink(missing_ok=True)
-        for old in (folder / "adapted", folder / "probes", *folder.glob("tmp????????")):
-            shutil.rmtree(old, ignore_errors=True)
-        for old in (*folder.glob(".result.json.*"), *folder.glob(".predictions.parquet.*")):
-            old.unlink(missing_ok=True)  # of a writer that was killed: the run is locked, so it cannot be at work
+        for name in ("result.json", "predictions.parquet", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
+        for tree in (folder / "adapted", folder / "probes", *folder.glob("tmp????????")):
+            shutil.rmtree(tree, ignore_errors=True)
+        for part in (*folder.glob(".result.json.*"), *folder.glob(".predictions.parquet.*")):
+            part.unlink(missing_ok=True)  # of a writer that was killed: the run is locked, so it cannot be at work
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
 
