@@ -89,7 +89,25 @@ def suites(draw: st.DrawFn) -> bytes:
     return yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
 
 
+def as_yaml(**change: object) -> bytes:
+    """The smoke suite with some keys changed."""
+    return yaml.safe_dump({**SUITES["smoke"], **change}).encode()
+
+
+def own(entries: object) -> bytes:
+    """The smoke suite whose task lists strategies of its own."""
+    tasks = {name: {**task, "strategies": entries} for name, task in SUITES["smoke"]["tasks"].items()}
+    return as_yaml(tasks=tasks)
+
+
 @tries(60)
+@example(as_yaml(tasks=True), [])
+@example(as_yaml(tasks=["sst2"]), ["tasks=sst2"])
+@example(as_yaml(strategies="lora"), ["strategies=lora"])
+@example(as_yaml(strategies=3), ["strategies.lora.r=2"])
+@example(own(["lora"]), ["strategies.lora.r=2"])
+@example(own({"lora": 3}), ["strategies.lora.r=2"])
+@example(own({"lora": {"r": 2}}), ["tasks.sst2.strategies=3"])
 @given(suites(), st.lists(token(), max_size=1))
 def test_suites_with_something_wrong(content: bytes, tokens: list[str]) -> None:
     read_as_file(content, *tokens)

@@ -94,6 +94,7 @@ def load(arguments: list[str]) -> Request:
     """Read tokens such as `['suite=glue-small', 'tasks=sst2', 'budget.labels=64']`. Raises `UserFault`."""
     asked = tokens_.read(arguments)
     raw = read_suite_file(suite_file(asked.suite))
+    refuse_non_mappings(raw)
     settings_raw = {k: v for k, v in asked.overrides.items() if k in Settings.model_fields}
     overrides = {k: v for k, v in asked.overrides.items() if k not in Settings.model_fields}
     if "name" in overrides:
@@ -105,10 +106,24 @@ def load(arguments: list[str]) -> Request:
         refuse_stray_overrides(kind, overrides.get(kind), raw.get(kind), asked.selected.get(kind))
     suite_axis_gives_way(raw, overrides)
     merged = tokens_.merge(raw, overrides)
+    refuse_non_mappings(merged)
     own_entries_follow(merged.get("tasks") or {}, overrides.get("strategies") or {})
     for kind, chosen in asked.selected.items():
         select(merged, kind, chosen)
     return Request(suite=build(Suite, merged, asked.suite), settings=build(Settings, settings_raw, "settings"))
+
+
+def refuse_non_mappings(raw: dict[str, Any]) -> None:
+    """Tasks, strategies and a task's own strategies are looked into before they are validated."""
+    found = {kind: raw.get(kind) for kind in tokens_.SELECTIONS}
+    tasks = found["tasks"] if isinstance(found["tasks"], dict) else {}
+    for name, task in tasks.items():
+        own = task.get("strategies") if isinstance(task, dict) else None
+        found[f"tasks.{name}.strategies"] = own
+        found |= {f"tasks.{name}.strategies.{k}": v for k, v in (own.items() if isinstance(own, dict) else ())}
+    for place, given in found.items():
+        if given is not None and not isinstance(given, dict):
+            raise UserFault(f"{place}: input should be a valid dictionary, got {given!r}"[:300])
 
 
 def refuse_stray_overrides(kind: str, overrides: Any, present: Any, selected: list[str] | None) -> None:
