@@ -22,7 +22,7 @@ from bench.records import Result, Status
 from bench.store import read_probe
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 PATIENCE = 1500
 """Seconds for what takes ten on a quiet machine."""
 

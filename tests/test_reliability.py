@@ -27,7 +27,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cradle, Re
         yield cradle, reference(cradle, tmp_path_factory.mktemp("reference"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name in PARTS if name != "growth"])
 def test_nothing_is_lost_repeated_believed_or_left(name: str, known: tuple[Cradle, Reference], tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def sweep(known: tuple[Cradle, Reference], tmp_path: Path) -> Sweep:
     return one
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_wrong_is_seen(known: tuple[Cradle, Reference], sweep: Sweep) -> None:
     """Worked by hand: nothing, then a record that is gone, one that is there twice, one whose predictions are changed,
     and one that is half."""
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_seen(known: tuple[Cradle, Reference], sweep: Sweep) ->
     assert [one.kind for one in fsck(sweep).findings].count("damaged") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_left_behind_is_seen(known: tuple[Cradle, Reference], tmp_path: Path) -> None:
     """A command that is still at work counts as left, and is ended."""
     cradle, _ = known
