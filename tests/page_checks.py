@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 class Wellformed(HTMLParser):
     """Fails on a tag closed that was not open; collects what a page would load, run or style."""
 
-    VOID = ("meta", "br", "img", "link", "hr", "input")
+    VOID = ("meta", "br", "wbr", "img", "link", "hr", "input")
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -140,7 +140,7 @@ def test_what_is_asked_wrongly(tokens: list[str], words: str) -> None:
 
 def test_more_devices_than_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before anything runs; `plan` for a card asks what would fit, so it is not refused there."""
-    monkeypatch.setattr(planning, "device_type", lambda asked: "cuda")
+    monkeypatch.setattr(planning, "device_type", lambda *asked: "cuda")
     monkeypatch.setattr(card, "visible", lambda: ["0"])
     monkeypatch.setattr(card, "describe", lambda: {"compute_capability": "9.0", "memory_bytes": 80e9})
     with pytest.raises(UserFault, match="devices=2, and the driver shows 1 card; allowed: at most that, or device=cpu"):
