@@ -84,7 +84,7 @@ def make(request: Request, on_target: bool = False) -> Planned:
     device = "cuda" if target and on_target else device_type(settings.device, settings.executor == "ray")
     if not on_target:
         check_cap(suite.budget.memory_gib, device)
-        check_devices(suite, device)
+        check_devices(suite, device, settings.executor)
         if suite.micro_batch == "auto" and not settings.predict:
             raise UserFault("micro_batch=auto is found from predictions; allowed with predict=false: a number")
     suite = capped(suite, target, device)

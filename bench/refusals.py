@@ -24,10 +24,16 @@ def check_cap(gib: float | None, device: str) -> None:
         raise UserFault(f"budget.memory_gib: got {gib:g}, this {what} has {has / GIB:.1f} GiB; allowed: at most that")
 
 
-def check_devices(suite: Suite, device: str) -> None:
-    """Raise `UserFault` for more devices than there are cards, or than a step has rows."""
+def check_devices(suite: Suite, device: str, executor: str = "local") -> None:
+    """Raise `UserFault` for more devices than there are cards, or than a step has rows, and for a cluster, where a cell
+    asks for one."""
     if suite.sharding is None:
         return
+    if executor != "local":
+        raise UserFault(
+            f"sharding={suite.sharding} spreads a cell over devices of one machine, and executor={executor} gives it "
+            "one; allowed: executor=local, or no sharding"
+        )
     assert suite.devices is not None
     if device == "cuda" and suite.devices > (cards := len(card.visible())):
         raise UserFault(

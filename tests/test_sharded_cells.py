@@ -148,6 +148,11 @@ def test_more_devices_than_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planning.make(load([*PLANNED, "strategies=lora", *SHARDED, "gpu=t4"]), on_target=True).jobs
 
 
+def test_a_cluster_gives_a_cell_one_device() -> None:
+    with pytest.raises(UserFault, match="and executor=ray gives it one; allowed: executor=local, or no sharding"):
+        job("strategies=lora", *SHARDED, "executor=ray")
+
+
 def test_cards_as_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank sees its own card alone, among those the user left visible."""
 
