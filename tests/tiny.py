@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import count
+from itertools import accumulate, cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -220,7 +220,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def steps_take(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Every metered step takes this long, whatever the machine is doing beside."""
-    clock = partial(next, count(0.0, seconds))
+def steps_take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """Metered steps take these times in turn, over and over, whatever the machine is doing beside."""
+    clock = partial(next, accumulate(cycle(seconds), initial=0.0))
     monkeypatch.setattr("bench.budget.time", SimpleNamespace(perf_counter=clock))
