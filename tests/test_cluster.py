@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from cli_runs import ROOT, environment, eventually, gone, records, result, run_h
 
 from bench.records import Result, Status
 from bench.store import read_probe
+from benchmarks.reliability.nodes import two_nodes
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -30,35 +29,8 @@ PATIENCE = 1500
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes on this machine, a head and another one, with room for one cell each."""
-    from ray.cluster_utils import Cluster
-
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    few = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    patient = {"health_check_timeout_ms": 60_000}  # a machine that is busy with other tests is not a dead one
-    made = Cluster()
-    started(lambda: made.add_node(**few, **ports(), _system_config=patient))
-    started(lambda: made.add_node(**few, **ports()))
-    yield made
-    made.shutdown()
-
-
-def started(add: Callable[[], Any]) -> None:
-    """A node, at the third try at the latest: Ray gives it 30 seconds, which is little on a machine with other work."""
-    for _ in range(2):
-        with suppress(Exception):
-            add()
-            return
-    add()
-
-
-def ports() -> dict[str, int]:
-    """Ports for a node's helpers: where Ray picks them itself, the node waits for all of them to have started."""
-    with ExitStack() as held:
-        free = [held.enter_context(socket.socket()) for _ in range(4)]
-        for one in free:
-            one.bind(("127.0.0.1", 0))
-        names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-        return {name: one.getsockname()[1] for name, one in zip(names, free, strict=True)}
+    with two_nodes({}) as made:
+        yield made
 
 
 def on(cluster: Any, *more: str) -> list[str]:

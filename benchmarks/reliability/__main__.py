@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.environment import environment
-from benchmarks.reliability import damage, disks, growth, kills, stores, unruly
+from benchmarks.reliability import damage, disks, growth, kills, nodes, stores, unruly
 from benchmarks.reliability.page import bad, page
 from benchmarks.reliability.sweep import ROOT, Cradle, Reference, cradled, reference
 
 Part = Callable[[Cradle, Reference, Path, int, random.Random], dict[str, Any]]
 PARTS: dict[str, Part] = {
     **{name: partial(kills.killed, name) for name in kills.VICTIMS},
+    "node": nodes.killed,
     "writers": stores.writers,
     "two_runs": stores.two_runs,
     "disk_full": disks.full,

@@ -47,8 +47,6 @@ class Victim:
     says: str
     find: Callable[[int], int | None]
     """Process id of the command -> of the victim, None while there is none."""
-    words: tuple[str, ...] = ()
-    """What the command needs besides, to have such a process (`executor=...`)."""
     codes: tuple[int, ...] = (0, 1)
     """How the command whose process was killed may end."""
 
@@ -58,7 +56,7 @@ VICTIMS = {
     "warm": Victim("SIGKILL of the warm process", warm),
     "cli": Victim("SIGKILL of the command", command, codes=(-signal.SIGKILL,)),
 }
-"""Another executor's processes join by a line here."""
+"""A node of a cluster is killed in `nodes`."""
 
 
 def killed(
@@ -71,7 +69,7 @@ def killed(
             seen.other.append(f"only {len(moments)} of {tries} tries met a process to kill")
             break
         sweep, moment = made(folder / f"{name}-{tried}"), draw.uniform(0, known.seconds)
-        pid = cradle.begin(sweep, sweep.words(*victim.words))
+        pid = cradle.begin(sweep, sweep.words())
         begun, target = time.monotonic(), None
         while target is None and psutil.pid_exists(pid):
             time.sleep(max(0.0005, moment - (time.monotonic() - begun)))
@@ -100,7 +98,7 @@ def resumed(victim: Victim, pid: int, cradle: Cradle, known: Reference, sweep: A
         found.other.append(f"{sweep.folder.name}: the command ended with {code}")
     found.left = cradle.left()
     before, ran = sweep.records(), sweep.ran()
-    if (code := cradle.run(sweep, *victim.words)) != 0:
+    if (code := cradle.run(sweep)) != 0:
         found.other.append(f"{sweep.folder.name}: the same command again ended with {code}")
     found.add(looked(sweep, known))
     found.twice += again(before, sweep)
