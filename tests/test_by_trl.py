@@ -31,6 +31,8 @@ from bench.train.loop import Trained, adapt
 from bench.train.policies import without_dropout
 from bench.worker import run_cell, seed_everything
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL (pip install trl)")
 LONG = 400
 """Tokens that hold every row whole: TRL cuts longer ones elsewhere."""

@@ -13,7 +13,7 @@ from filelock import FileLock
 from bench.cli import main
 
 pytest_plugins = ("fault_fixtures",)
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("here", "forked")
 SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
 
 

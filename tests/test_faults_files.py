@@ -10,7 +10,7 @@ from fault_fixtures import Fault
 from bench.cli import main
 
 pytest_plugins = ("fault_fixtures",)
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("here", "forked")
 TASK = """\
 name: mine
 model: random:tiny-gpt2

@@ -23,6 +23,8 @@ from bench.records import Result, Status
 from bench.store import read_result
 from bench.worker import run_cell
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 COUNTS = ("steps", "examples", "forwards", "tokens", "padded_tokens", "flops", "recomputed_flops", "halved")
 """What a phase must say alike whether a batch was read or lent."""
 FAMILIES = ("tiny-gpt2", "tiny-bert", "tiny-t5")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import run_here, write_strategies
+from cli_runs import write_strategies
 
 from bench import forecast as forecasting
 from bench import plan
@@ -17,7 +17,7 @@ from bench.cli import main
 from bench.config import load
 from bench.forecast import PATIENCE_SECONDS, Forecaster, Predictor, place, predictor
 from bench.job import Job
-from bench.records import Predicted, Status
+from bench.records import Predicted
 
 PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample", "device=cpu"]
 RANDOM = ["tasks.sst2.data={random: 64}"]
@@ -115,36 +115,7 @@ def kept() -> Iterator[Predictor]:
     Predictor.stop(one)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of this file are, with a cache of their own."""
-    return tmp_path_factory.mktemp("foretold")
-
-
 DIES = {"dies": "import os; os._exit(3)", "hangs": "import time; time.sleep(600)"}
-
-
-@pytest.mark.slow
-def test_every_record_holds_its_prediction(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of cells that worked, of one that cannot and of one that died; a second run asks nobody."""
-    monkeypatch.setenv("BENCH_CACHE", str(folder / "cache"))
-    own = f"adapters_path={write_strategies(folder / 'adapters', {'dies': DIES['dies']})}"
-    asked = [own, "predict=true", "strategies=lora,prefix_tuning,dies", "model=random:tiny-bert"]
-    worked, cannot, died = run_here(folder, *asked)
-    assert worked.predicted.peak_bytes and worked.predicted.flops == worked.used.train_flops  # type: ignore[union-attr]
-    assert worked.predicted.phases["adapt"].parts["activations"] > 0
-    assert cannot.outcome.status is Status.unsupported and (cannot.predicted.reason or "").startswith("unsupported: ")
-    assert died.outcome.status is Status.error and "exit code 3" in (died.predicted.reason or "")
-    assert "predicting the memory of 3 cells" in (folder / "output.txt").read_text()
-    page = (folder / "reports" / "smoke.md").read_text()
-    assert "Predicted beside measured memory" in page
-    starts: list[Predictor] = []
-    monkeypatch.setattr(Predictor, "start", starts.append)
-    again = [own, "predict=true", "rerun=all", "strategies=lora,prefix_tuning", "model=random:tiny-bert"]
-    for one, before in zip(run_here(folder, *again), (worked, cannot), strict=True):
-        assert one.predicted.model_copy(update={"seconds": None}) == before.predicted and starts == []
-    [left_out] = run_here(folder, own, "predict=false", "rerun=all", "strategies=lora", "model=random:tiny-bert")
-    assert left_out.predicted.peak_bytes is None and left_out.predicted.reason == "not predicted: predict=false"
 
 
 def test_an_order_that_cannot_be_sent_is_answered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

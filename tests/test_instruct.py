@@ -28,6 +28,8 @@ from bench.score.replies import STEP_BY_STEP, Told
 from bench.store import probe_file, read_probe, write_record
 from bench.strategy import Plan, TaskContext, Unsupported
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 torch.set_num_threads(1)
 
 

@@ -26,6 +26,8 @@ from bench.run import execute
 from bench.stats.agreement import agreement, judged, kappa
 from bench.worker import rows_of
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 COLUMNS = {"prompt": "q", "first": "a", "second": "b", "label": "judge", "human": "person", "principle": "why"}
 FIRST, SECOND = 0, 1
 

@@ -29,6 +29,8 @@ from bench.store import probe_file, read_probe
 from bench.strategy import Unsupported
 from bench.train.loop import adapt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PROMPTED = {"prompt": "q", "chosen": "good", "rejected": "bad"}
 
 

@@ -28,6 +28,8 @@ from bench.store import probe_file, read_probe
 from bench.strategy import Unsupported
 from bench.train.plant import plant, planting_budget
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ASKED = ["probes.formats.number=3", "probes.formats.items=4", "probes.contamination.items=20"]
 SPLITS = "tasks.sst2.limit=24"
 

@@ -33,6 +33,8 @@ from bench.score.replies import MARK, STEP_BY_STEP, ReplyReader, Told, majority,
 from bench.strategy import Unsupported
 from bench.train.loop import adapt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 COLUMNS = {"question": "q", "label": "a", "rationale": "why"}
 
 

@@ -27,6 +27,8 @@ from bench.stats.pairs import paired_change
 from bench.store import probe_file, read_probe
 from bench.strategy import Unsupported
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 # ---- the interval
 
 

@@ -30,6 +30,8 @@ from bench.room import make_room
 from bench.store import read_result
 from bench.torchrun import conclude, judged, told_in
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-llama", "data.source=sample", "device=cpu"]
 SHARDED = ["sharding=fsdp2", "devices=2"]
 DIES = """

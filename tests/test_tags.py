@@ -20,6 +20,8 @@ from bench.score.tags import UNJUDGED, Tagged, TagReader, Words, first_tokens
 from bench.strategy import Unsupported
 from bench.train.loop import adapt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def reader(one: Task | None = None, sequence: int = 120, family: str = "tiny-bert") -> TagReader:
     found = make_reader(base(family), context("head", task=one or task(), train=rows(4), sequence=sequence))

@@ -21,6 +21,8 @@ from bench.run import exit_code
 from bench.store import read_result
 from bench.trackers import Hooks, Told, told_of
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 WRITES = '''
 import json, os
 from pathlib import Path

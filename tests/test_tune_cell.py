@@ -21,7 +21,7 @@ from bench.report.collect import CellView
 from bench.report.tuning import best_of_k, compared, regret, tunings, work_share
 from bench.worker import run_cell
 
-SMOKE = ["suite=smoke", "model=random:tiny-llama", "data.source=sample", "tasks.sst2.limit=8"]
+SMOKE = ["suite=smoke", "model=random:tiny-llama", "data.source=sample", "tasks.sst2.limit=8", "threads=1"]
 
 
 @cache

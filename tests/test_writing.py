@@ -23,6 +23,8 @@ from bench.report.writing import Written, over_seeds, writing_sentences, writing
 from bench.run import execute
 from bench.store import probe_file, read_probe
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 FRUIT = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "lemon", "melon"]
 
 

@@ -40,6 +40,8 @@ from bench.stats.seeds import seeds_interval
 from bench.strategy import Unsupported
 from bench.train.loop import adapt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def task(kind: str = "tag", pattern: str = "T: {text}\nE:\n", **more: Any) -> Task:
     raw: dict[str, Any] = {
