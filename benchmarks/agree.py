@@ -53,7 +53,8 @@ def by_us(work: Path, task: str, shots: int, mirror: str, asked: dict[str, str])
         sys.executable, "-m", "bench", "run", "suite=glue-small", f"tasks={name}", "strategies=zero_shot", "seeds=1",
         f"tasks.{name}.data.lm_eval={HERE / 'lm_eval' / task}.yaml", f"tasks.{name}.data.shots={shots}",
         f"tasks.{name}.limit={items}", f"model={asked['model']}", f"data.mirror={Path(mirror).resolve()}",
-        "predict=false", f"run.name=agree-{task}", f"results_dir={work}/results", f"reports_dir={work}/reports",
+        f"adapters_path={HERE / 'lm_eval'}", "predict=false", f"run.name=agree-{task}",
+        f"results_dir={work}/results", f"reports_dir={work}/reports",
     ]  # fmt: skip
     called(command, HERE.parent)
     [record] = (work / "results" / f"agree-{task}").glob("*/result.json")

@@ -25,7 +25,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.budget import Meter
-from bench.config import DataSettings
+from bench.config import DataSettings, Settings
 from bench.config.schema import Task
 from bench.data.harness import told
 from bench.data.rows import Rows, read
@@ -171,12 +171,13 @@ def main(mirror: str, *options: str) -> None:
     mirror = str(Path(mirror).resolve())
     os.environ["LMEVAL_LOG_LEVEL"] = "ERROR"
     os.chdir(mirror)  # where relative paths in lm-eval's files start
+    settings = Settings(data=DataSettings(mirror=mirror), adapters_path=str(HERE)).data
     base = build(asked["model"], "fp32")
     touch(base.module)
     found = []
     for row in ROWS:
         scaled = Row(row.name, row.task, row.shots, max(4, int(row.items * float(asked["items"]))), row.wanted)
-        found.append(measured(scaled, base, DataSettings(mirror=mirror), int(asked["rounds"])))
+        found.append(measured(scaled, base, settings, int(asked["rounds"])))
         one = found[-1]
         print(
             f"{one['name']}: {one['ratio']:.2f} times lm-eval's items/s [{one['low']:.2f}, {one['high']:.2f}] (wanted: "

@@ -21,6 +21,7 @@ from bench import plan as planning
 from bench.budget import Meter
 from bench.config import DataSettings, load
 from bench.config.schema import Budget, Task
+from bench.config.settings import Settings
 from bench.data import harness
 from bench.data.rows import read
 from bench.data.sources import locate
@@ -247,7 +248,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks" / "lm_eval"
 def test_real_tasks_agree_item_by_item(cached: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The task files of `benchmarks/lm_eval` on the mirror's data: the same items through both harnesses."""
     assert MIRROR is not None
-    settings = DataSettings(mirror=MIRROR)
+    settings = Settings(data=DataSettings(mirror=MIRROR), adapters_path=str(BENCHMARKS)).data
     raw = {"data": {"lm_eval": str(BENCHMARKS / f"{name}.yaml")}, "limit": 6}
     task = harness.told(name, Task.model_validate(raw), settings)
     rows = read(name, task, locate(name, task, "mirror", settings))

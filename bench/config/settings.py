@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from bench.config.frozen import Frozen, safe_name
 
@@ -20,6 +20,12 @@ class DataSettings(Frozen):
 
     source: Literal["auto", "mirror", "hub", "sample"] = "auto"
     mirror: str | None = Field(None, description="folder laid out <org>/<name>/<config>/<split>.parquet")
+    _code: str | None = PrivateAttr(None)
+
+    @property
+    def code(self) -> str | None:
+        """`adapters_path`: the one folder whose Python files may make rows too."""
+        return self._code
 
 
 class RunSettings(Frozen):
@@ -91,6 +97,11 @@ class Settings(Frozen):
                 "or host:port"
             )
         raise ValueError("allowed: auto, or host:port of the cluster's head (6379 unless it was told another port)")
+
+    @model_validator(mode="after")
+    def lets_rows_be_made_by_its_code(self) -> Settings:
+        self.data._code = self.adapters_path
+        return self
 
     @model_validator(mode="after")
     def is_carried_out_by_ray(self) -> Settings:

@@ -68,7 +68,9 @@ def exported(name: str, task: Task, settings: DataSettings) -> Path:
     """The folder of a task's rows, made where it is not there or what it was made from has changed."""
     assert task.data.lm_eval is not None
     try:
-        return _exported(_spec(task.data.lm_eval), task.data.shots, _root(settings))
+        spec = _spec(task.data.lm_eval)
+        own = settings.code if Path(spec).is_absolute() else None
+        return _exported(spec, task.data.shots, _root(settings), own)
     except UserFault as fault:
         raise UserFault(f"task '{name}' (data.lm_eval={task.data.lm_eval}): {fault}") from None
 
@@ -103,12 +105,14 @@ def version() -> str:
 
 
 @cache
-def _exported(spec: str, shots: int | None, root: str) -> Path:
+def _exported(spec: str, shots: int | None, root: str, code: str | None) -> Path:
     from filelock import FileLock
 
     from bench.models.cache import cache_dir
 
     order = {"spec": spec, "shots": shots, "version": version()}
+    if code is not None:  # in the key too: rows that such code made are not found by a run that does not name it
+        order["code"] = str(Path(code).expanduser().resolve())
     key = hashlib.sha256(json.dumps([LAYOUT, order, root]).encode()).hexdigest()[:16]
     target = cache_dir() / "lm_eval" / f"{Path(spec).stem}-{key}"
     if not Path(root).is_dir():

@@ -15,7 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jinja2.exceptions import SecurityError
+
 from bench.config.harness import Harness
+from bench.data import harness_files
 from bench.data.wording import did_you_mean, listing
 from bench.errors import UserFault
 
@@ -35,7 +38,8 @@ def export(order: dict[str, Any], out: Path) -> None:
 
     Raises `UserFault` in words for what is no task, has data that cannot be had, or cannot be scored here.
     """
-    task = loaded(order["spec"])
+    code = Path(order["code"]) if order.get("code") else None
+    task = loaded(order["spec"], code)
     if getattr(task, "OUTPUT_TYPE", None) != "multiple_choice" or callable(task.config.process_results):
         what = "scores replies by code of its own" if callable(task.config.process_results) else task.OUTPUT_TYPE
         raise UserFault(f"it is {what}; allowed: a task with output_type: multiple_choice")
@@ -62,15 +66,18 @@ def export(order: dict[str, Any], out: Path) -> None:
         (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     known = {"labels": labels, "harness": told.model_dump(mode="json")}
     (out / "task.json").write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
-    (out / "inputs.json").write_text(json.dumps(list(inputs(order["spec"], task))), encoding="utf-8")
+    (out / "inputs.json").write_text(json.dumps(list(inputs(order["spec"], task, code))), encoding="utf-8")
 
 
-def loaded(spec: str) -> Any:
-    """lm-eval's task of that name, or of that file or folder."""
+def loaded(spec: str, code: Path | None) -> Any:
+    """lm-eval's task of that name, or of that file or folder; `code`: the folder whose Python files such a file may
+    name."""
     from lm_eval.tasks import TaskManager
 
     path = Path(spec)
-    own = path.is_absolute()
+    if own := path.is_absolute():
+        harness_files.files(path, code)
+    harness_files.confine()
     manager = TaskManager(include_path=str(path) if path.is_dir() else None, include_defaults=not own)
     if path.is_dir():
         names = [str(one) for one in manager.all_subtasks]
@@ -85,6 +92,8 @@ def loaded(spec: str) -> Any:
         raise UserFault(f"lm-eval has no task '{spec}'{did_you_mean(spec, manager.all_subtasks)}")
     try:
         tasks = manager.load([spec])["tasks"]
+    except SecurityError:
+        raise
     except Exception as error:  # of lm-eval, datasets, jinja, YAML or a user's own code
         first = (str(error).strip() or "no message").splitlines()[0]
         raise UserFault(f"lm-eval cannot read it in {Path.cwd()}: {type(error).__name__}: {first[:300]}") from error
@@ -185,13 +194,13 @@ def asked(task: Any) -> list[str]:
     return [str(name) for name in task.aggregation()]
 
 
-def inputs(spec: str, task: Any) -> Iterator[tuple[str, int, int]]:
+def inputs(spec: str, task: Any, code: Path | None) -> Iterator[tuple[str, int, int]]:
     """Local files that the rows were read from, each with bytes and time of change: files of the task, then its data.
 
     Data of the hub lies in its cache under a commit; those of lm-eval's own tasks change with lm-eval's version.
     """
     config = task.config
-    files = [*of_yaml(Path(str((config.metadata or {}).get("config_source", ""))))] if Path(spec).is_absolute() else []
+    files = harness_files.files(Path(spec), code) if Path(spec).is_absolute() else []
     for text in texts_in([config.dataset_path, config.dataset_kwargs or {}]):
         for found in sorted(glob.glob(text)):
             files += (
@@ -199,18 +208,6 @@ def inputs(spec: str, task: Any) -> Iterator[tuple[str, int, int]]:
             )
     for path in dict.fromkeys(path.resolve() for path in files if path.is_file()):
         yield str(path), path.stat().st_size, path.stat().st_mtime_ns
-
-
-def of_yaml(path: Path) -> Iterator[Path]:
-    """A task's file, those that it includes, and the Python files its functions stand in."""
-    if not path.is_file():
-        return
-    yield path
-    text = path.read_text(encoding="utf-8")
-    for module in re.findall(r"!function\s+([\w./]+)\.\w+", text):
-        yield path.parent / f"{module}.py"
-    for name in re.findall(r"""(?m)^["']?include["']?\s*:\s*["']?([^"'\n#]+)""", text):
-        yield from of_yaml(path.parent / name.strip())
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -229,6 +226,9 @@ def main() -> int:
         export(order, Path(order["out"]))
     except UserFault as fault:
         print(fault, file=sys.stderr)
+        return 2
+    except SecurityError as error:
+        print(f"a template of it wants what no template may have: {error}", file=sys.stderr)
         return 2
     return 0
 
