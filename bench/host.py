@@ -118,7 +118,10 @@ def fork_one(job: Job, models: Models, events: Events) -> int:
 def spawn_one(line: str, events: Events) -> int:
     """A fresh process for the cell, where fork is missing."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "bench.host", "--one"], stdin=subprocess.PIPE, stdout=events.descriptor, text=True
+        [sys.executable, "-m", "bench.host", "--one"],
+        stdin=subprocess.PIPE,
+        stdout=events.descriptor,
+        text=True,
     )
     events.emit("started", pid=child.pid)
     child.communicate(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 UNWRITABLE = 28
 """Exit code of a cell's process that could not write its record (ENOSPC is 28 on Linux)."""
@@ -20,6 +21,14 @@ ALLOCATOR = ":".join(
 """How glibc's allocator works in a cell, unless the user's environment says otherwise. Freed small objects join their
 neighbours at once instead of keeping large holes apart; the other two stand still, so that memory does not depend on
 what the process did before (docs/decisions.md has the figures)."""
+
+
+def importable() -> dict[str, str]:
+    """Environment of a process of ours, wherever it starts: this package can be imported, and no Python file of the
+    folder it starts in is taken for a module, which would be foreign code that nobody named."""
+    here = str(Path(__file__).resolve().parent.parent)
+    further = [os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    return {"PYTHONPATH": os.pathsep.join([here, *further]), "PYTHONSAFEPATH": "1"}
 
 
 def can_fork() -> bool:

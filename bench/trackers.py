@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from bench.errors import UserFault
+from bench.process import importable
 from bench.records import Result, Status
 
 SECONDS = 120.0
@@ -192,14 +192,12 @@ class Hooks:
 
 def sent(name: str, told: str) -> str | None:
     """Tell one tracker in a process; why it failed, else None."""
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-    # -P: a folder of the user's, such as the `wandb` that wandb itself writes runs into, is no module
-    command = [sys.executable, "-P", "-m", "bench.trackers", name]
+    # a folder of the user's, such as the `wandb` that wandb itself writes runs into, is no module
+    command = [sys.executable, "-m", "bench.trackers", name]
     try:
         done = subprocess.run(
             command, input=told, capture_output=True, text=True, errors="replace", check=False, timeout=SECONDS,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **importable()},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"it took longer than {SECONDS:g} s"

@@ -20,7 +20,7 @@ import psutil
 
 from bench.errors import UserFault
 from bench.job import Job
-from bench.process import ALLOCATOR
+from bench.process import ALLOCATOR, importable
 
 MARK = "BENCH_WARM"
 """Environment variable that tells the processes below one warm process from all others."""
@@ -92,7 +92,6 @@ class Host:
 
 def host_environment() -> dict[str, str]:
     """What keeps the warm process single-threaded and off CUDA, and this package importable in it."""
-    here = str(Path(__file__).resolve().parent.parent)
     return {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -102,7 +101,7 @@ def host_environment() -> dict[str, str]:
         "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator starts a thread of its own
         "HF_HUB_OFFLINE": "1",  # everything was fetched before; nothing may reach out inside a measured cell
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p),
+        **importable(),
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES") or ALLOCATOR,
         **waiting(),
     }

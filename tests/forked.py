@@ -78,7 +78,8 @@ class Forked:
         self, zygote: Zygote, arguments: list[str], *, stderr: IO[str] | int, env: dict[str, str], **_: Any
     ) -> None:
         self.zygote, self.returncode, null = zygote, None, None
-        assert arguments[1] == "-m" and arguments[2] in MODULES and len(arguments) == 3, arguments
+        *_, flag, module = arguments
+        assert flag == "-m" and module in MODULES, arguments
         orders, to = os.pipe()
         back, events = os.pipe()
         if isinstance(stderr, int):
@@ -86,7 +87,7 @@ class Forked:
             log = null = os.open(os.devnull, os.O_WRONLY)
         else:
             log = stderr.fileno()
-        self.pid = zygote.fork(arguments[2], env, [orders, events, log])
+        self.pid = zygote.fork(module, env, [orders, events, log])
         for one in (orders, events, *([] if null is None else [null])):
             os.close(one)
         self.stdin, self.stdout = open(to, "w"), open(back)  # noqa: SIM115

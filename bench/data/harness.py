@@ -26,6 +26,7 @@ from bench.config.load import worded
 from bench.config.schema import Task
 from bench.config.settings import DataSettings
 from bench.errors import UserFault
+from bench.process import importable
 
 LAYOUT = 1
 """Part of a folder's name: raised when what is written changes."""
@@ -139,13 +140,11 @@ def _stands(folder: Path) -> bool:
 def _write(target: Path, order: dict[str, Any], root: str) -> None:
     """Rows by lm-eval's own code, seen under the folder's name only when they are whole."""
     work = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
-    ours = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (ours, _absolute(os.environ.get("PYTHONPATH"))) if p)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bench.data.harness_export"],
             input=json.dumps({**order, "out": str(work)}), capture_output=True, text=True, check=False, cwd=root,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **importable()},
         )  # fmt: skip
         if done.returncode:
             why = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
@@ -154,11 +153,6 @@ def _write(target: Path, order: dict[str, Any], root: str) -> None:
         os.replace(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _absolute(path: str | None) -> str:
-    """Its parts as absolute paths: the process starts in another folder."""
-    return os.pathsep.join(str(Path(part).resolve()) for part in (path or "").split(os.pathsep) if part)
 
 
 def fields_of(task: Task, values: Values) -> tuple[list[dict[str, str]], list[int]]:

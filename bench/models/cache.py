@@ -17,6 +17,7 @@ from bench.errors import UserFault
 from bench.models import hub, wheel
 from bench.models.catalog import ModelRef, canonical
 from bench.models.folder import check_folder, file_sha256
+from bench.process import importable
 
 # Part of the folder's name: raise it when what unpacking or conversion writes changes, and old copies are left behind.
 LAYOUT = 1
@@ -120,10 +121,8 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 def _convert(ref: ModelRef, gguf: Path, out: Path) -> Path:
     """In a process of its own: it imports torch and starts threads, which a process that later forks must not."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
     command = [sys.executable, "-m", "bench.models.convert", str(gguf), str(out)]
-    own = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}  # everything it needs is in the file
+    own = {**importable(), "HF_HUB_OFFLINE": "1"}  # everything it needs is in the file
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **own}, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]

