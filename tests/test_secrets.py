@@ -12,6 +12,7 @@ from fault_fixtures import Fault
 
 from bench import plan as planning
 from bench.config import load
+from bench.config.tokens import merge
 from bench.errors import UserFault
 from bench.job import foreign
 from bench.records import Status
@@ -115,6 +116,18 @@ tasks: {}
 strategies: {zero_shot: {}}
 budget: {labels: 4, train_examples: 8}
 """
+
+
+def test_a_merge_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's name may come out of the file itself, and an override below such a text has OmegaConf follow it."""
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    value = "${${description}:HF_TOKEN}"
+    (tmp_path / "mine.yaml").write_text(SUITE.replace("tasks: {}", f"tasks: {{t: '{value}'}}"))
+    with pytest.raises(UserFault, match="interpolation is not allowed in values"):
+        load([f"suite={tmp_path / 'mine.yaml'}", "tasks.t.limit=20"])
+    made = '${${made}:"{labels: [a, ' + f"\'{value}\']}}" + '"}'
+    raw = {"description": "oc.env", "made": "oc.create", "tasks": {"t": made}}
+    assert merge(raw, {"tasks": {"t": {"limit": 20}}})["tasks"] == {"t": {"limit": 20}}
 
 
 def test_a_key_of_a_suite_file_is_no_interpolation_either(tmp_path: Path) -> None:

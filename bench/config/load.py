@@ -83,9 +83,10 @@ def read_suite_file(path: Path) -> dict[str, Any]:
 
 
 def resolver(value: Any) -> str | None:
-    """The first key or text that OmegaConf would look up outside the file, such as `${oc.env:HOME}`."""
+    """The first key or text that OmegaConf would look up outside the file, such as `${oc.env:HOME}`; the name of what
+    looks it up may be an interpolation of its own."""
     if isinstance(value, str):
-        return value if re.search(r"\$\{[^{}]*:", value) else None
+        return value if re.search(r"\$\{[^{}]*(?::|\$\{)", value) else None
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
     return next((found for one in inner if (found := resolver(one)) is not None), None)
 

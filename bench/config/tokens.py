@@ -15,6 +15,8 @@ from bench.config.schema import AXES
 from bench.errors import UserFault
 
 SELECTIONS = ("tasks", "strategies")
+for _reads in ("oc.env", "oc.decode", "oc.create"):
+    OmegaConf.clear_resolver(_reads)  # a merge follows texts that look like one, whatever `resolve` says
 
 
 @dataclass
