@@ -125,7 +125,7 @@ def test_a_merge_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "mine.yaml").write_text(SUITE.replace("tasks: {}", f"tasks: {{t: '{value}'}}"))
     with pytest.raises(UserFault, match="interpolation is not allowed in values"):
         load([f"suite={tmp_path / 'mine.yaml'}", "tasks.t.limit=20"])
-    made = '${${made}:"{labels: [a, ' + f"\'{value}\']}}" + '"}'
+    made = '${${made}:"{labels: [a, ' + f"'{value}']}}" + '"}'
     raw = {"description": "oc.env", "made": "oc.create", "tasks": {"t": made}}
     assert merge(raw, {"tasks": {"t": {"limit": 20}}})["tasks"] == {"t": {"limit": 20}}
 

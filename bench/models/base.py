@@ -16,6 +16,7 @@ from bench.errors import UserFault
 from bench.models import architectures
 from bench.models.architectures import Kind
 from bench.models.catalog import ModelRef
+from bench.models.size import check_size
 from bench.models.tokenizer import byte_tokenizer
 
 if TYPE_CHECKING:
@@ -147,9 +148,11 @@ def _attention(auto: Any, config: PretrainedConfig) -> dict[str, str]:
 
 def _stored(ref: ModelRef, folder: Path, config: PretrainedConfig, auto: Any, dtype: torch.dtype) -> nn.Module:
     safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     try:
+        check_size(auto, config, stored, 1, f"model '{ref.spec}'")
         module, info = auto.from_pretrained(folder, config=config, dtype=dtype, **_attention(auto, config), **safe)
-    except MemoryError:
+    except (MemoryError, UserFault):
         raise
     except Exception as error:  # of transformers, safetensors or torch, by what a file of others holds
         raise UserFault(f"model '{ref.spec}' cannot be loaded: {error}") from None

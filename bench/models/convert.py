@@ -13,6 +13,8 @@ from bench.models.headers import check_gguf
 # transformers 5.23 does not know: without the digit split two blanks before a number give other tokens.
 DIGITS = ("smollm", "starcoder", "refact", "codeshell")
 PLAIN = ("gpt-2",)
+NUMBERS_A_BYTE = 8
+"""Of a GGUF file at most: its smallest type has one and a half bits a number."""
 
 
 def convert(gguf: Path, out: Path) -> None:
@@ -23,14 +25,18 @@ def convert(gguf: Path, out: Path) -> None:
     """
     check_gguf(gguf)
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
+
+    from bench.models.size import check_size
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     where: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True, "trust_remote_code": False}
     try:
         split = _split(gguf)
+        described = AutoConfig.from_pretrained(gguf.parent, **where)
+        check_size(AutoModelForCausalLM, described, gguf.stat().st_size, NUMBERS_A_BYTE, gguf.name)
         # dequantize: the default keeps a quantizer on the model, which then neither trains nor saves.
         config = GgufConfig(dequantize=True)
         model, info = AutoModelForCausalLM.from_pretrained(

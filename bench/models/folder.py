@@ -22,6 +22,7 @@ _VOCABULARY = re.compile(r"tokenizer\.(?:json|model)|vocab[^/]*\.(?:json|txt)|sp
 _PICKLE = re.compile(r"[^/]*\.(?:bin|pt|pth|ckpt|pkl)")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 LARGEST_JSON = 2**26
 """Bytes of a configuration or an index: the largest published ones have a few million."""
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -66,6 +67,11 @@ def check_config(folder: Path, label: str) -> dict[str, Any]:
                 f"model '{label}' needs code of its own (auto_map in {name}), which is never run here; "
                 "allowed: architectures that transformers itself has"
             )
+    if "transformers_weights" in config:
+        raise UserFault(
+            f"model '{label}' names other weights (transformers_weights in config.json), which nothing here checks; "
+            f"allowed: {WEIGHTS}, or {INDEX} and its shards"
+        )
     if "quantization_config" in config:
         raise UserFault(f"model '{label}' is stored quantised, so it cannot be trained in full; allowed: plain weights")
     return config
@@ -78,6 +84,11 @@ def check_folder(folder: Path, label: str) -> None:
     names = [p.name for p in folder.iterdir()]
     config = check_config(folder, label)
     refuse_without_safetensors(names, label)
+    if ADAPTER in names:
+        raise UserFault(
+            f"model '{label}' holds an adapter beside its weights ({ADAPTER}), which would be loaded with them; "
+            "allowed: a folder of one whole model, the adapter merged into it or left out"
+        )
     wanted = {WEIGHTS} if WEIGHTS in names else _shards(folder, label)
     if missing := sorted(wanted - set(names)):
         raise UserFault(f"model '{label}' lacks {len(missing)} of {len(wanted)} weight files, e.g. {missing[0]}")
@@ -100,7 +111,9 @@ def fingerprint_folder(folder: Path, label: str) -> str:
     check_folder(folder, label)
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
     digest = hashlib.sha256()
-    for name in sorted({*small_files(names), *weight_files(names)}):
+    # by the index, as transformers loads them, whatever shards are called
+    shards = set() if WEIGHTS in names else _shards(folder, label)
+    for name in sorted({*small_files(names), *weight_files(names), *shards}):
         digest.update(f"{name}\0{file_sha256(folder / name)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 

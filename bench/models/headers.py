@@ -163,7 +163,10 @@ class _Gguf:
         return self.data[begin : begin + min(length, 200)].decode("utf-8", "replace")
 
     def value(self, key: str, kind: int, depth: int = 0) -> None:
-        """Go past a value; remember it where it decides how much is built."""
+        """Go past a value; remember it where it decides how much is built. An array of one number would be read as
+        that number."""
+        if depth == 0 and key.endswith(REPEATED) and (kind not in SCALARS or SCALARS[kind] in "fd?"):
+            raise _fault(self.path, f"its value '{key[:80]}' is no whole number")
         if kind == STRING:
             self.text()
         elif kind == ARRAY:
