@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from harness_runs import needs_lm_eval, rows_of, task_of
+from jinja2.exceptions import SecurityError, UndefinedError
 
 from bench.config.schema import Task
 from bench.config.settings import Settings
@@ -96,6 +98,53 @@ def test_a_template_reaches_no_attributes(folder: Path, reach: str) -> None:
     written(folder, text=reach)
     with pytest.raises(UserFault, match="a template of it wants what no template may have: access to attribute '__"):
         task_of(folder, "asked.yaml")
+
+
+def test_a_template_asks_plain_values_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What templates are written with goes on; a value with methods of its own is not called, and lists stay as they
+    are."""
+    import lm_eval.utils
+
+    class Image:
+        def save(self, place: str) -> str:
+            raise AssertionError(place)
+
+    for module in ("evaluate", "lm_eval.utils"):
+        monkeypatch.setitem(sys.modules, module, sys.modules.get(module))
+    monkeypatch.setattr(lm_eval.utils, "env", lm_eval.utils.env)
+    harness_files.confine()
+    row = {"body": " A b ", "list": [1, 2], "deep": {"x": {"y": "z"}}, "image": Image()}
+    for text, rendered in (
+        ("{{body.strip().lower()}}", "a b"),
+        ("{{deep.x.y}}{{deep['x'].get('y')}}{% for n in list %}{{loop.index}}{{n}}{% endfor %}", "zz1122"),
+        (
+            "{{list|map('string')|join(',')}}{{body|regex_replace('A', 'c')}}{% set ns = namespace(a=1) %}{{ns.a}}",
+            "1,2 c b 1",
+        ),
+        ("{{'{:>3}'.format(list[0])}}{{body.split()|last}}", "  1b"),
+    ):
+        assert lm_eval.utils.apply_template(text, row) == rendered
+    for text in (
+        "{{image.save('x')}}",
+        "{{list.append(3)}}",
+        "{{'{0.__class__}'.format(image)}}",
+        "{{image|attr('save')}}{{image['save']()}}",
+    ):
+        with pytest.raises((SecurityError, UndefinedError)):
+            lm_eval.utils.apply_template(text, row)
+    assert row["list"] == [1, 2]
+
+
+@pytest.mark.parametrize(("datasets", "fine"), [("3.6.0", False), ("4.0.0", True), ("5.2.0", True)])
+def test_data_sets_with_scripts_need_a_library_that_runs_them(
+    monkeypatch: pytest.MonkeyPatch, datasets: str, fine: bool
+) -> None:
+    monkeypatch.setattr(harness.importlib.metadata, "version", {"lm_eval": "0.4.13", "datasets": datasets}.get)
+    if fine:
+        assert harness.version() == "0.4.13"
+        return
+    with pytest.raises(UserFault, match=r"lm-eval reads by datasets 3.6.0, which runs scripts .*; allowed: 4 or newer"):
+        harness.version()
 
 
 def test_a_metric_that_lm_eval_has_not_is_not_fetched(folder: Path) -> None:

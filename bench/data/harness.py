@@ -33,6 +33,8 @@ LAYOUT = 1
 HARNESS = ":harness"
 """Stands among a task's files for what lm-eval says of it: no split's name, for it holds a colon."""
 SPLITS = ("train", "validation", "test")
+OWN_DATASETS = 4
+"""The first version of `datasets` that runs no script of a data set's own."""
 Values = dict[str, list[Any]]
 
 
@@ -96,13 +98,20 @@ def _root(settings: DataSettings) -> str:
 
 
 def version() -> str:
-    """lm-eval's version. Raises `UserFault` where it is not installed."""
+    """lm-eval's version. Raises `UserFault` where it is not installed, or `datasets` would run scripts for it."""
     try:
-        return importlib.metadata.version("lm_eval")
+        found = importlib.metadata.version("lm_eval")
+        datasets = importlib.metadata.version("datasets")
     except importlib.metadata.PackageNotFoundError:
         raise UserFault(
             "it needs lm-eval, which is not installed: python -m pip install 'lm-eval>=0.4.13' (the extra 'lmeval')"
         ) from None
+    if int(datasets.partition(".")[0]) < OWN_DATASETS:
+        raise UserFault(
+            f"lm-eval reads by datasets {datasets}, which runs scripts that come with data; allowed: {OWN_DATASETS} or "
+            f"newer (python -m pip install 'datasets>={OWN_DATASETS}')"
+        )
+    return found
 
 
 @cache

@@ -17,6 +17,7 @@ PLAIN = "tag:yaml.org,2002:"
 """What the tags of YAML's own types begin with; those of Python objects go on with `python/`."""
 UNPICKLES = "pandas"
 """A `dataset_path` whose files `datasets` unpickles."""
+VALUES = (str, int, float, bool, list, tuple, dict, type(None))
 FUNCTION = "!function"
 WAY_OUT = (
     "allowed: functions of a file there whose name begins with _ (adapters_path=DIR), templates in Jinja, or a task of "
@@ -101,10 +102,17 @@ def values(root: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
 
 
 def confine() -> None:
-    """From here on lm-eval's templates reach no attributes and call nothing but what templates are made of, and metrics
-    that it does not have are not fetched: both would be code."""
+    """From here on lm-eval's templates reach attributes of plain values only, whatever rows hold (an image could write
+    files), and metrics that it does not have are not fetched: both would be code."""
     import lm_eval.utils
-    from jinja2.sandbox import SandboxedEnvironment
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Plain(ImmutableSandboxedEnvironment):
+        """Text, numbers, lists, and what a template is made of."""
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            known = type(obj) in VALUES or type(obj).__module__.startswith("jinja2.")
+            return known and super().is_safe_attribute(obj, attr, value)
 
     free = lm_eval.utils.env
     options: dict[str, Any] = {
@@ -112,6 +120,6 @@ def confine() -> None:
         "undefined": free.undefined,
         "keep_trailing_newline": free.keep_trailing_newline,
     }
-    lm_eval.utils.env = SandboxedEnvironment(**options)
+    lm_eval.utils.env = Plain(**options)
     lm_eval.utils.env.filters.update(free.filters)
     sys.modules["evaluate"] = None  # type: ignore[assignment]
