@@ -106,7 +106,9 @@ class Launcher:
         try:
             ended = self.served(job, folder / "result.json")
         except KeyboardInterrupt:
-            self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
+            path = folder / "result.json"
+            if not path.is_file() or read_result(path).outcome.status != Status.ok:  # else it had just finished
+                self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
             raise
         if ended is not None:
             self.write(job, *ended)

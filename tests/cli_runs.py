@@ -108,17 +108,16 @@ def result(folder: Path, strategy: str, run: str = "smoke") -> Result:
 
 WATCHED = """
 import sys, time
-begun = time.monotonic()
 from bench.cli import main
 code = main(sys.argv[1:])
 heavy = [m for m in ("torch", "transformers", "peft", "datasets", "ray") if m in sys.modules]
-print("seconds", time.monotonic() - begun, "heavy", *heavy, file=sys.stderr)
+print("seconds", time.process_time(), "heavy", *heavy, file=sys.stderr)
 sys.exit(code)
 """
 
 
 def watched(*arguments: str, cwd: Path = ROOT) -> tuple[int, float, list[str], str]:
-    """The command line in a fresh process: exit code, seconds after Python started, heavy modules imported, output."""
+    """The command line in a fresh process: exit code, processor seconds, heavy modules imported, output."""
     done = subprocess.run([sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, cwd=cwd,
                           env=environment(), timeout=240, check=False)  # fmt: skip
     words = done.stderr.strip().splitlines()[-1].split()

@@ -105,6 +105,8 @@ ANSWERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a row twice": (lambda p: rewritten(p, row=[0, 0, *range(2, 30)]), "cannot be read (its predictions have no rows or a row"),
     "other answers": (lambda p: rewritten(p, predicted=(1 - np.array(pq.read_table(p)["predicted"])).tolist()), "it gives accuracy "),
     "absurd answers": (lambda p: rewritten(p, predicted=[10**12] * 30), "it gives no accuracy ("),
+    "texts for scores": (lambda p: rewritten(p, score_0=["a"] * 30, score_1=[1.0] * 30), "cannot be read (could not convert string to float"),
+    "lists for scores": (lambda p: rewritten(p, score_0=[[1.0], [1.0, 2.0]] * 15, score_1=[1.0] * 30), "cannot be read (setting an array element"),
     "other scores": (lambda p: rewritten(p, score_0=[1.0] * 30, score_1=[0.0] * 30), "of its predicted labels are not those"),
 }  # fmt: skip
 

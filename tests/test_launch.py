@@ -25,6 +25,8 @@ from cli_runs import (
 from bench import plan as planning
 from bench.config import load
 from bench.job import Job
+from bench.launch import Launcher
+from bench.records import Status
 from bench.store import read_result
 from bench.warm import host_environment
 
@@ -148,6 +150,25 @@ def test_a_warm_process_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     eventually(lambda: gone(pid), 10)
+
+
+@pytest.mark.parametrize("ended", [Status.ok, Status.out_of_memory, None])
+def test_ctrl_c_leaves_a_record_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Status | None
+) -> None:
+    """A cell that finished just before is finished; one that would have been tried again is not."""
+    job, launcher = job_of(tmp_path), Launcher(tmp_path, 60)
+    record = Path(job.folder) / "result.json"
+
+    def served(job: Job, path: Path) -> None:
+        if ended is not None:
+            launcher.write(job, ended, "as it ended")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "served", served)
+    with pytest.raises(KeyboardInterrupt):
+        launcher.attempt(job)
+    assert read_result(record).outcome.status is (Status.ok if ended is Status.ok else Status.interrupted)
 
 
 def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -16,7 +17,7 @@ from records_factory import Fake, write_run
 
 from bench.cli import main
 from bench.records import Result, Status
-from bench.shelf.export import Rows, table, typed
+from bench.shelf.export import Rows, as_csv, table, typed
 from bench.shelf.found import Found
 from bench.store import read_result
 
@@ -184,6 +185,15 @@ def test_an_export_replaces_nothing_unasked(exported: Path, fault: Fault, capsys
     assert len((exported / "cells.csv").read_text().splitlines()) == 6
     assert main(["results", "export=cells.csv", "task=rte", "--force"]) == 0
     assert capsys.readouterr().out.endswith("in cells.csv; 1 cell without a readable record left out\n")
+
+
+def test_line_ends_of_any_kind_stay_within_their_field() -> None:
+    """Read again by the library that has to: a carriage return alone, a newline, both, quotes, nothing."""
+    rows: Rows = [{"a": "x\ry", "b": "1\n2"}, {"a": "\r\n", "b": 'he said "no"'}, {"a": None, "b": "plain"}]
+    for some in (rows, rows[2:]):
+        read = list(csv.DictReader(io.StringIO(as_csv(some), newline="")))
+        assert read == [{key: value or "" for key, value in row.items()} for row in some]
+    assert as_csv(rows[2:]) == "a,b\n,plain\n"
 
 
 def test_columns_of_several_types_are_text() -> None:

@@ -32,9 +32,10 @@ def fault(folder: Path, result: Result) -> str | None:
         table = pq.ParquetFile(path).read()
         columns = {name: table[name].to_numpy() for name in table.column_names}
         items = items_of(columns)
+        column = unanswered(columns)
     except (*DAMAGED, TypeError, OverflowError) as error:
         return f"cannot be read ({' '.join(str(error).split())[:200]})"
-    if (column := unanswered(columns)) is not None:
+    if column is not None:
         return column
     for name, score in (result.scores or {}).items():
         if (told := contradiction(name, score, items)) is not None:

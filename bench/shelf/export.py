@@ -83,10 +83,11 @@ def text_of(value: Any) -> str:
 
 def as_csv(rows: Rows) -> str:
     """RFC 4180 with one newline a row; absent is an empty field, booleans are `true` and `false`."""
+    table = [list(rows[0]), *(["" if value is None else text_of(value) for value in row.values()] for row in rows)]
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(rows[0])
-    writer.writerows(["" if value is None else text_of(value) for value in row.values()] for row in rows)
+    # a lone carriage return ends a row for whoever reads it, and Python 3.11 quotes it only where it ends rows here
+    lone = any("\r" in field for row in table for field in row)
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL if lone else csv.QUOTE_MINIMAL).writerows(table)
     return out.getvalue()
 
 
