@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import live, plan
 from bench.config import Request
-from bench.earlier import answered, earlier_seconds, finished
+from bench.earlier import answered, earlier_seconds, finished, untried_first
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job, probing
@@ -146,7 +146,7 @@ def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
 
 
 def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
-    """Cells without a record that stands; damaged records are named and set aside."""
+    """Cells without a record that stands, in the order they begin in; damaged records are named and set aside."""
     todo = []
     for job in planned.jobs:
         done, damage = finished(job, request.settings, code_digest())
@@ -155,7 +155,12 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
             say(f"damaged record set aside as {aside.name}, its cell runs again: {damage}")
         if not done:
             todo.append(job)
-    return todo
+    return in_turn(request, todo)
+
+
+def in_turn(request: Request, orders: list[Job]) -> list[Job]:
+    """In the plan's order, so that tables fill from the top; under `run.max_hours` what was never tried comes first."""
+    return orders if request.settings.run.max_hours is None else untried_first(orders)
 
 
 def can_be_executed(request: Request) -> None:
@@ -236,6 +241,7 @@ def probe_all(
     ]
     if not orders:
         return
+    orders = in_turn(request, orders)
     for ref in planned.models.values():
         ensure(ref)  # all cells may be finished long ago, and the cache empty since
     if not isinstance(launcher, Launcher):

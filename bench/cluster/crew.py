@@ -13,6 +13,7 @@ from bench.cluster import connect
 from bench.cluster.demand import LOSSES, demand, longest_first
 from bench.cluster.parcel import Content, Packer, record_name
 from bench.config import Settings
+from bench.earlier import untried_first
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job
@@ -67,7 +68,7 @@ class Crew:
         self.ray = self.ray or connect.connected(self.settings.ray_address)
         asked = demand(self.ray.nodes(), self.settings, jobs[0].cell.device)
         self.say(str(asked))
-        jobs = [job.model_copy(update={"threads": asked.cpus}) for job in longest_first(jobs)]
+        jobs = [job.model_copy(update={"threads": asked.cpus}) for job in self.in_turn(jobs)]
         self.mailbox, self.post, task = self.mailbox_here(), None, self.task()
         packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
         try:
@@ -85,6 +86,11 @@ class Crew:
             self.abandon(isinstance(error, KeyboardInterrupt))
             raise
         return left
+
+    def in_turn(self, jobs: list[Job]) -> list[Job]:
+        """The longest first; under `run.max_hours` what was never tried comes before what has failed, however long."""
+        jobs = longest_first(jobs)
+        return jobs if self.settings.run.max_hours is None else untried_first(jobs)
 
     def mailbox_here(self) -> Any:
         """The actor that hears how orders go on: beside the command, so that no other node's loss ends it."""
