@@ -83,7 +83,8 @@ class Fake:
     def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
         if not isinstance(references[0], int):  # letters
             return references, []
-        return references[: self.at_once], references[self.at_once :]
+        done = min(self.at_once, num_returns)
+        return references[:done], references[done:]
 
     def get(self, reference: Any) -> Any:
         return self.serve(reference) if isinstance(reference, int) else reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,24 @@ class Crew:
 
     def turn(self, stop: Stop) -> int:
         """Wait a moment, take what has come back; how many orders were called off because the hours are over."""
-        numbers = {one.reference: number for number, one in self.open.items()}
-        done, _ = self.ray.wait(list(numbers), timeout=TURN_SECONDS)
+        self.ray.wait([one.reference for one in self.open.values()], timeout=TURN_SECONDS)  # until one is done
         self.hear()
-        for reference in done:
-            self.take(numbers[reference])
+        self.take_back()
         return self.call_off() if stop.over else 0
+
+    def take_back(self) -> None:
+        """Record every order that has come back. Raises the first `UserFault` among them, the others being recorded."""
+        numbers, faults = {one.reference: number for number, one in self.open.items()}, []
+        if not numbers:
+            return
+        for reference in self.ray.wait(list(numbers), num_returns=len(numbers), timeout=0)[0]:
+            try:
+                self.take(self.open[numbers[reference]])
+            except UserFault as fault:
+                faults.append(fault)
+            del self.open[numbers[reference]]  # not before it is recorded: Ctrl-C may come at any moment
+        if faults:
+            raise faults[0]
 
     def hear(self) -> None:
         """Show what was told since the last turn. Nobody waits for a mailbox that is slow: nothing depends on it."""
@@ -138,9 +150,8 @@ class Crew:
             else:
                 self.show.progress(one.job, phase, share)
 
-    def take(self, number: int) -> None:
+    def take(self, one: Open) -> None:
         """Record what an order ended in. Raises `UserFault` where its node needs a hand."""
-        one = self.open.pop(number)
         self.some_began = True
         try:
             back = self.ray.get(one.reference)
@@ -158,7 +169,8 @@ class Crew:
         """Outcome and reason of an order that never came back."""
         kinds, why = self.ray.exceptions, " ".join(str(error).split())[:300]
         if isinstance(error, kinds.OutOfMemoryError):
-            beside = sum(one.node is not None and other.node == one.node for other in self.open.values())
+            others = [other.node for other in self.open.values() if other is not one]
+            beside = 0 if one.node is None else others.count(one.node)
             if beside == 0:
                 return Status.out_of_memory, f"its node ran short of memory, and Ray ended it: {why}"
             return Status.error, (
@@ -187,7 +199,7 @@ class Crew:
         return read_probe(path)
 
     def call_off(self) -> int:
-        """Take back the orders that have not begun, but never all there ever were; how many."""
+        """Give up the orders that have not begun, but never all there ever were; how many."""
         waiting = [number for number, one in self.open.items() if one.node is None]
         if not self.some_began:
             waiting = waiting[1:]
@@ -196,7 +208,10 @@ class Crew:
         return len(waiting)
 
     def abandon(self, interrupted: bool) -> None:
-        """End whatever Ray still has of this run; after Ctrl-C cells that were at work get a record that says so."""
+        """Record what has come back, end whatever else Ray still has of this run; after Ctrl-C cells that were at work
+        get a record that says so."""
+        with suppress(UserFault, self.ray.exceptions.RayError):
+            self.take_back()
         left, self.open = self.open, {}
         for one in left.values():
             self.ray.cancel(one.reference)
