@@ -9,7 +9,7 @@ import pytest
 from cli_runs import tokens
 from cluster_fakes import TWO, Fake, Letters, carried_out, exceptions, jobs_of, raises
 
-from bench.cluster import crew, entry, node
+from bench.cluster import crew, entry, node, watch
 from bench.config import load
 from bench.errors import UserFault
 from bench.job import Job
@@ -47,7 +47,7 @@ def test_short_of_memory_beside_others(tmp_path: Path, monkeypatch: pytest.Monke
     """With another cell on that node it is not known whose fault it was: it runs again."""
     hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
     hands.ray = Fake(lambda number: None)
-    one, two = (crew.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
+    one, two = (watch.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
     hands.open = {1: two}
     status, says = hands.lost(one, exceptions.OutOfMemoryError("95%"))
     assert status is Status.error and "with 2 cells on it" in says and "say threads=" in says

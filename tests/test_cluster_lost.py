@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from cli_runs import tokens
-from cluster_fakes import TWO, Fake, carried_out, exceptions, jobs_of, raises
+from cluster_fakes import GIB, TWO, Fake, carried_out, exceptions, jobs_of, machine, raises
 
-from bench.cluster import crew
-from bench.config import load
+from bench.cluster import crew, watch
+from bench.cluster.demand import Demand, demand
+from bench.config import Settings, load
 from bench.errors import UserFault
 from bench.job import Job
 from bench.launch import Launcher
@@ -80,3 +81,78 @@ def test_hours_that_are_over_drop_no_result(tmp_path: Path, monkeypatch: pytest.
     fake = Fake(lost, at_once=3)
     jobs, left, _ = carried_out(tmp_path, monkeypatch, fake, THREE, stop=Later(1.0))
     assert left == 0 and recorded(jobs) == ["error"] * 3 and fake.cancelled == []
+
+
+class Dying(Fake):
+    """A cluster whose nodes are lost once the first two orders have told that they are at work; nothing comes back."""
+
+    def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+        if not isinstance(references[0], int):
+            return references, []
+        for number, name in ((0, "n1"), (1, "n2")) if self.seen == 1 else ():
+            self.waiting[number].put.remote((number, name, "begin", 0.0))
+        return [], references
+
+    seen = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.seen += 1
+        return [machine(1, alive=self.seen == 1), machine(1, alive=self.seen == 1, name="n2")]
+
+
+@pytest.mark.timeout(60)
+def test_a_cluster_without_nodes_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said once, and a fault in words after the patience: not a command that hangs for ever."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.05)
+    said: list[str] = []
+    fake = Dying(lost)
+    with pytest.raises(UserFault) as told:
+        carried_out(tmp_path, monkeypatch, fake, THREE, say=said.append)
+    assert str(told.value) == (
+        "for 0.05 s no node of the Ray cluster could serve the 3 cells it has (1 CPU); finished cells are kept; allowed: "
+        "the same command, once there are nodes for it"
+    )
+    assert said[1:] == ["Ray: no node is left that can serve the 3 cells it has (1 CPU); waiting 0.05 s for one"]
+    assert fake.cancelled == [0, 1, 2] and recorded(jobs_of(tmp_path, THREE)) == [None] * 3
+
+
+@pytest.mark.timeout(60)
+def test_hours_end_a_run_whose_nodes_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was at work on a lost node is taken back like what never began."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    clock = iter([False] * 4)
+
+    class Later(Stop):
+        @property
+        def over(self) -> bool:
+            return next(clock, True)
+
+    fake = Dying(lost)
+    _, left, _ = carried_out(tmp_path, monkeypatch, fake, THREE, stop=Later(1.0))
+    assert left == 3 and sorted(fake.cancelled) == [0, 1, 2]
+
+
+def test_what_the_nodes_that_are_left_can_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worked by hand: two nodes of 8 and 2 GiB, one cell asks for 4. Lost is the small one, then the large one, then a
+    new one joins; while another cell is at work nothing is said."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    [job] = jobs_of(tmp_path, "strategies=lora")
+    large, small = machine(8, name="large"), machine(2, name="small")
+    asked: Demand = demand([large, small], Settings(executor="ray"), "cpu")
+    said, nodes = list[str](), [[large], [small], [small], [small, machine(8, name="new")]]
+    looking = watch.Watch(lambda: nodes.pop(0), asked, said.append)
+    one = watch.Open(job.model_copy(update={"memory_gib": 4.0}), 0, "small")
+    two = watch.Open(job, 1, "small")
+    assert asked.options(one.job)["memory"] == 4 * GIB and looking.slots == 5
+    looking.look([one, two])
+    assert (one.node, two.node, looking.slots, said) == (None, None, 4, [])
+    two.node = "small"
+    looking.look([one, two])
+    assert (two.node, looking.slots, looking.since, said) == ("small", 1, None, [])
+    looking.look([one])
+    assert looking.since is not None and said == [
+        "Ray: no node is left that can serve the 1 cell it has (2 CPUs and 4.00 GiB of memory); waiting 300 s for one"
+    ]
+    looking.look([one])
+    assert looking.since is None and looking.slots == 5 and len(said) == 1

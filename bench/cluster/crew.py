@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.cluster import connect
 from bench.cluster.demand import LOSSES, demand, longest_first
 from bench.cluster.parcel import Content, Packer, record_name
+from bench.cluster.watch import Open, Watch
 from bench.config import Settings
 from bench.earlier import untried_first
 from bench.errors import UserFault
@@ -32,17 +32,6 @@ Tables = Callable[[list[Job], int], AbstractContextManager[Show]]
 """Makes what is shown for orders, of which so many run at a time."""
 
 
-@dataclass
-class Open:
-    """An order that Ray has."""
-
-    job: Job
-    reference: Any
-    """What Ray gives for the result to come."""
-    node: str | None = None
-    """Where it is at work; None: nowhere yet, as far as is known."""
-
-
 class Crew:
     """Has orders carried out by a Ray cluster, which it is connected to from the first of them on."""
 
@@ -53,6 +42,7 @@ class Crew:
         self.ray: Any = None
         self.open: dict[int, Open] = {}
         self.some_began = False
+        self.watch: Watch
         self.ended: list[Result] = []
         """Records of cells, in the order in which they came back."""
         self.mailbox: Any = None
@@ -70,6 +60,7 @@ class Crew:
         self.say(str(asked))
         jobs = [job.model_copy(update={"threads": asked.cpus}) for job in self.in_turn(jobs)]
         self.mailbox, self.post, task = self.mailbox_here(), None, self.task()
+        self.watch = Watch(self.ray.nodes, asked, self.say)
         packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
         try:
             with tables(jobs, asked.slots) as self.show:
@@ -115,6 +106,7 @@ class Crew:
         self.ray.wait([one.reference for one in self.open.values()], timeout=TURN_SECONDS)  # until one is done
         self.hear()
         self.take_back()
+        self.watch.look(list(self.open.values()))
         return self.call_off() if stop.over else 0
 
     def take_back(self) -> None:
