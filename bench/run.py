@@ -205,15 +205,16 @@ def run_all(
     stop: Stop | None = None,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Run the cells in order until `stop` says so. While nothing is being measured, `tell` hears of every record that
-    is on disk, and the report is rendered whenever a task is complete; on a cluster that is when all have ended."""
+    """Run the cells in order until `stop` says so.
+
+    `tell` (trackers) hears of every record as soon as it is on disk: here between two cells, while nothing is being
+    measured, on a cluster beside the cells at work, of which the process of the command measures none. The report is
+    rendered whenever a task is complete, on a cluster when all cells have ended."""
     stop = stop or Stop(None)
     where = machine()["id"] if request.settings.executor == "local" else None
     earlier = earlier_seconds(Path(request.settings.results_dir), where)
     if not isinstance(launcher, Launcher):
-        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop)
-        for record in launcher.ended:
-            tell(record)
+        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop, tell)
         return
     with live.make(console, todo, earlier) as launcher.show:
         for i, job in enumerate(todo):

@@ -103,6 +103,16 @@ def raises(error: BaseException) -> Any:
     raise error
 
 
+def crew_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake, say: Callable[[str], None] = lambda line: None
+) -> crew.Crew:
+    """The command's side, connected to a stand-in."""
+    monkeypatch.setattr(connect, "connected", lambda address: fake)
+    hands, letters = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings, say), Letters()
+    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
+    return hands
+
+
 def carried_out(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,10 +122,6 @@ def carried_out(
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Job], int, crew.Crew]:
     """Orders of a run handed to a stand-in: in the order they were handed over, how many were left, and by whom."""
-    jobs = jobs_of(folder, *more)
-    monkeypatch.setattr(connect, "connected", lambda address: fake)
-    hands = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings, say)
-    letters = Letters()
-    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
+    jobs, hands = jobs_of(folder, *more), crew_of(folder, monkeypatch, fake, say)
     left = hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), stop or Stop(None))
     return jobs, left, hands

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_runs import tokens
-from cluster_fakes import GIB, TWO, Fake, carried_out, exceptions, jobs_of, machine, raises
+from cluster_fakes import GIB, TWO, Fake, carried_out, crew_of, exceptions, jobs_of, machine, raises
+from rich.console import Console
 
 from bench.cluster import crew, watch
 from bench.cluster.demand import Demand, demand
@@ -16,6 +18,7 @@ from bench.errors import UserFault
 from bench.job import Job
 from bench.launch import Launcher
 from bench.records import Predicted, Status
+from bench.run import run_all
 from bench.stopping import Stop
 from bench.store import read_result
 
@@ -156,3 +159,29 @@ def test_what_the_nodes_that_are_left_can_serve(tmp_path: Path, monkeypatch: pyt
     ]
     looking.look([one])
     assert looking.since is None and looking.slots == 5 and len(said) == 1
+
+
+@pytest.mark.parametrize("end", [UserFault, KeyboardInterrupt])
+def test_trackers_hear_of_what_came_back_whatever_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    """Of each as it comes back, not after the last; of what comes back with the end; of each once."""
+    jobs, told, heard = jobs_of(tmp_path, THREE), list[str](), list[list[str]]()
+
+    class Ending(Fake):
+        def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+            if timeout and num_returns == 1 and told:
+                self.at_once = 1
+                raise end("it is over")
+            return super().wait(references, timeout, num_returns)
+
+    def serve(number: int) -> Any:
+        heard.append(list(told))
+        return lost(number)
+
+    request = load(tokens(tmp_path, "executor=ray", THREE))
+    hands = crew_of(tmp_path, monkeypatch, Ending(serve))
+    with pytest.raises(end):
+        run_all(request, jobs, hands, Console(file=StringIO()), Stop(None), lambda record: told.append(record.cell.id))
+    assert told == [job.cell.id for job in jobs[:2]] and heard == [[], told[:1]]
+    assert recorded(jobs) == ["error", "error", None]

@@ -43,14 +43,17 @@ class Crew:
         self.open: dict[int, Open] = {}
         self.some_began = False
         self.watch: Watch
-        self.ended: list[Result] = []
-        """Records of cells, in the order in which they came back."""
+        self.untold: list[Result] = []
+        """Records of cells that trackers have yet to hear of."""
         self.mailbox: Any = None
         self.post: Any = None
         """The mailbox's answer to come."""
 
-    def carry_out(self, jobs: list[Job], tables: Tables, stop: Stop) -> int:
-        """Have all orders carried out, as far as `stop` lets them begin; how many it left.
+    def carry_out(
+        self, jobs: list[Job], tables: Tables, stop: Stop, tell: Callable[[Result], None] = lambda record: None
+    ) -> int:
+        """Have all orders carried out, as far as `stop` lets them begin; how many it left. `tell` hears of every cell
+        that came back, once its record is on disk, whatever ends the run.
 
         Raises `UserFault` where the cluster cannot serve them, a node lacks something or a record cannot be written,
         and `KeyboardInterrupt`: what runs is ended then, and recorded as interrupted.
@@ -73,9 +76,12 @@ class Crew:
                 left = len(jobs) - len(self.open)
                 while self.open:
                     left += self.turn(stop)
+                    self.tell_all(tell)
         except BaseException as error:
             self.abandon(isinstance(error, KeyboardInterrupt))
             raise
+        finally:
+            self.tell_all(tell)
         return left
 
     def in_turn(self, jobs: list[Job]) -> list[Job]:
@@ -154,8 +160,13 @@ class Crew:
                 raise UserFault(back["fault"])
             record = written(one.job, back["node"], back["files"])
         if isinstance(record, Result):
-            self.ended.append(record)
+            self.untold.append(record)
         self.show.end(one.job, record)
+
+    def tell_all(self, tell: Callable[[Result], None]) -> None:
+        """Tell of every record that came back; each once."""
+        while self.untold:
+            tell(self.untold.pop(0))
 
     def lost(self, one: Open, error: Exception) -> tuple[Status, str]:
         """Outcome and reason of an order that never came back."""
