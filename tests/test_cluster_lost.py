@@ -11,6 +11,7 @@ from cli_runs import tokens
 from cluster_fakes import GIB, TWO, Fake, carried_out, crew_of, exceptions, jobs_of, machine, raises
 from rich.console import Console
 
+from bench import outlook, plan
 from bench.cluster import crew, watch
 from bench.cluster.demand import Demand, demand
 from bench.config import Settings, load
@@ -185,3 +186,27 @@ def test_trackers_hear_of_what_came_back_whatever_ends_the_run(
         run_all(request, jobs, hands, Console(file=StringIO()), Stop(None), lambda record: told.append(record.cell.id))
     assert told == [job.cell.id for job in jobs[:2]] and heard == [[], told[:1]]
     assert recorded(jobs) == ["error", "error", None]
+
+
+def test_the_memory_of_the_commands_machine_is_no_limit_of_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its card, here of one byte, is not the nodes': no cell is refused for it. A cap and a card that is named hold."""
+    seen: list[dict[str, int | None]] = []
+
+    def sized(jobs: list[Job], limits: dict[str, int | None], ask: Any) -> dict[str, Predicted]:
+        seen.append(limits)
+        return {job.cell.id: Predicted() for job in jobs}
+
+    monkeypatch.setattr(outlook, "sized", sized)
+    monkeypatch.setattr("bench.measure.card.describe", lambda: {"memory_bytes": 1, "compute_capability": "8.0"})
+    given = ["strategies=lora", "device=cuda", "predict=true"]
+    ray = "executor=ray"
+    for more in ([ray], [ray, "budget.memory_gib=2"], [ray, "gpu=t4"], ["executor=local"]):
+        request = load(tokens(tmp_path, *given, *more))
+        outlook.outlook(request, plan.make(request))
+    none, cap, card, local = (next(iter(limits.values())) for limits in seen)
+    assert (none, cap, local) == (None, 2 * GIB, 1) and card is not None and card > 10 * GIB
+    monkeypatch.setattr("bench.measure.card.describe", lambda: None)
+    request = load(tokens(tmp_path, "strategies=lora", "executor=ray", "budget.memory_gib=100000"))
+    assert plan.make(request).jobs[0].memory_gib == 100000
