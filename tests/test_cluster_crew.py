@@ -28,6 +28,8 @@ def reasons(jobs: list[Job]) -> list[tuple[str, str]]:
     ("error", "status", "says"),
     [
         (exceptions.NodeDiedError("gone"), "error", "lost 4 times with its node; it runs again next time (gone)"),
+        (exceptions.LocalRayletDiedError(), "error", "lost 4 times with its node; it runs again next time"),
+        (exceptions.RaySystemError("no port"), "error", "Ray: RaySystemError: System error: no port"),
         (exceptions.WorkerCrashedError(), "error", "lost 4 times with its node; it runs again next time"),
         (exceptions.OutOfMemoryError("95%"), "out_of_memory", "its node ran short of memory, and Ray ended it: 95%"),
         (exceptions.TaskCancelledError(), "interrupted", "Ray cancelled it from outside; it runs again next time"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from rich.console import Console
 from bench import outlook, plan
 from bench.cluster import crew, watch
 from bench.cluster.demand import Demand, demand
+from bench.cluster.parcel import Packer
 from bench.config import Settings, load
 from bench.errors import UserFault
 from bench.job import Job
-from bench.launch import Launcher
+from bench.launch import Launcher, Quiet
 from bench.records import Predicted, Status
 from bench.run import run_all
 from bench.stopping import Stop
@@ -210,3 +213,63 @@ def test_the_memory_of_the_commands_machine_is_no_limit_of_a_node(
     monkeypatch.setattr("bench.measure.card.describe", lambda: None)
     request = load(tokens(tmp_path, "strategies=lora", "executor=ray", "budget.memory_gib=100000"))
     assert plan.make(request).jobs[0].memory_gib == 100000
+
+
+def test_files_that_ray_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line: what, which of Ray's errors, what to do."""
+
+    class Full(Fake):
+        def put(self, content: Any) -> Any:
+            raise exceptions.OutOfDiskError("no room")
+
+    with pytest.raises(UserFault) as told:
+        carried_out(tmp_path, monkeypatch, Full(lost), TWO)
+    assert str(told.value).startswith(
+        "Ray cannot take the files that random:tiny-gpt2 sst2 zero_shot s0 needs (OutOfDiskError: no room"
+    )
+    assert str(told.value).endswith(
+        "); finished cells are intact; allowed: more room on the disk of this machine, or for Ray's objects (ray start "
+        "--object-store-memory=BYTES)"
+    )
+
+
+def test_probes_are_handed_over_as_they_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worked by hand: nodes for two at a time, so Ray has four of seven at most, and in the end all were answered."""
+    jobs = [
+        job.model_copy(update={"probe": "formats"})
+        for job in jobs_of(tmp_path, "strategies=lora", "seeds=7", "probes=formats")
+    ]
+    for job in jobs:
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / "result.json").write_text("{}")
+    fake = Fake(lost)
+    hands, most = crew_of(tmp_path, monkeypatch, fake), list[int]()
+    monkeypatch.setattr(
+        fake, "get", lambda one: most.append(len(hands.open)) or lost(0) if isinstance(one, int) else one
+    )
+    assert hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), Stop(None)) == 0
+    assert most == [4, 4, 4, 4, 3, 2, 1]
+    assert all((Path(job.folder) / "probes" / "formats.json").is_file() for job in jobs)
+    assert hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), Stop(1e-9)) == 6
+
+
+def test_what_a_cell_has_stored_is_with_ray_only_for_its_probes(tmp_path: Path) -> None:
+    """Once for two probes of a cell; forgotten when the next cell's probe is packed. The data stay."""
+
+    class Held:
+        """What Ray gives for a content."""
+
+    held: list[weakref.ref[Held]] = []
+
+    def put(content: Any) -> Held:
+        given = Held()
+        held.append(weakref.ref(given))
+        return given
+
+    packer = Packer(put, 60.0)
+    for number, job in enumerate(jobs_of(tmp_path, TWO, "probes=formats")):
+        Path(job.folder).mkdir(parents=True)
+        (Path(job.folder) / "result.json").write_text(f"{{}}{number}")
+        for _ in range(2):
+            assert len(packer.pack(number, job.model_copy(update={"probe": "formats"}))[1]) == 2
+    assert [one() is None for one in held] == [False, True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job
 from bench.launch import Launcher, Quiet, Show, unanswered
+from bench.live import name_of
 from bench.probed import PROBE_VERSION, ProbeRecord
 from bench.records import SCHEMA_VERSION, Result, Status
 from bench.room import make_room
@@ -26,6 +28,8 @@ from bench.store import probe_file, read_probe, read_result, unsealed, write_ato
 
 TURN_SECONDS = 0.5
 """How often it is looked what has come back and what is told."""
+AHEAD = 2
+"""How many probes Ray has for each that can be at work."""
 ENDING_SECONDS = 5.0
 """For cells to be ended after Ctrl-C; what is left then goes with the connection."""
 Tables = Callable[[list[Job], int], AbstractContextManager[Show]]
@@ -43,6 +47,9 @@ class Crew:
         self.open: dict[int, Open] = {}
         self.some_began = False
         self.watch: Watch
+        self.packer: Packer
+        self.task: Any = None
+        """What carries out an order on a node."""
         self.untold: list[Result] = []
         """Records of cells that trackers have yet to hear of."""
         self.mailbox: Any = None
@@ -62,21 +69,17 @@ class Crew:
         asked = demand(self.ray.nodes(), self.settings, jobs[0].cell.device)
         self.say(str(asked))
         jobs = [job.model_copy(update={"threads": asked.cpus}) for job in self.in_turn(jobs)]
-        self.mailbox, self.post, task = self.mailbox_here(), None, self.task()
+        self.mailbox, self.post, self.task = self.mailbox_here(), None, self.task_here()
+        self.packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
         self.watch = Watch(self.ray.nodes, asked, self.say)
-        packer, self.some_began = Packer(self.ray.put, self.settings.run.cell_seconds), False
+        waiting = deque(enumerate(jobs))
         try:
             with tables(jobs, asked.slots) as self.show:
-                for number, job in enumerate(jobs):
-                    if not stop.begins():
-                        break
-                    order = packed(packer, number, job)
-                    reference = task.options(**asked.options(job)).remote(order[0], self.mailbox, *order[1])
-                    self.open[number] = Open(job, reference)
-                left = len(jobs) - len(self.open)
+                left = self.hand_over(waiting, stop)
                 while self.open:
                     left += self.turn(stop)
                     self.tell_all(tell)
+                    left += self.hand_over(waiting, stop)
         except BaseException as error:
             self.abandon(isinstance(error, KeyboardInterrupt))
             raise
@@ -89,6 +92,37 @@ class Crew:
         jobs = longest_first(jobs)
         return jobs if self.settings.run.max_hours is None else untried_first(jobs)
 
+    def hand_over(self, waiting: deque[tuple[int, Job]], stop: Stop) -> int:
+        """Give Ray the orders that wait; how many of them `stop` leaves. Of probes only so many that no node waits for
+        one: each needs what its cell has stored, which is in Ray's memory from now on until it is answered."""
+        most = max(1, AHEAD * self.watch.slots)
+        while waiting and (waiting[0][1].probe is None or len(self.open) < most):
+            if not stop.begins():
+                left = len(waiting)
+                waiting.clear()
+                return left
+            number, job = waiting.popleft()
+            order, contents = self.packed(number, job)
+            reference = self.task.options(**self.watch.asked.options(job)).remote(order, self.mailbox, *contents)
+            self.open[number] = Open(job, reference)
+        return 0
+
+    def packed(self, number: int, job: Job) -> tuple[dict[str, str], list[Any]]:
+        """An order as the task takes it, and references to its contents. Raises `UserFault` for a file that cannot be
+        read, or that Ray has no room for."""
+        try:
+            parcel, references = self.packer.pack(number, job)
+        except OSError as error:
+            raise UserFault(f"cannot read {error.filename}: {error.strerror}; finished cells are intact") from None
+        except self.ray.exceptions.RayError as error:
+            why = " ".join(str(error).split())[:300]
+            raise UserFault(
+                f"Ray cannot take the files that {name_of(job, True)} needs ({type(error).__name__}: {why}); finished "
+                "cells are intact; allowed: more room on the disk of this machine, or for Ray's objects "
+                "(ray start --object-store-memory=BYTES)"
+            ) from None
+        return {"code": code_digest(), "parcel": parcel.model_dump_json()}, references
+
     def mailbox_here(self) -> Any:
         """The actor that hears how orders go on: beside the command, so that no other node's loss ends it."""
         from ray import cloudpickle
@@ -100,7 +134,7 @@ class Crew:
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         return self.ray.remote(num_cpus=0, scheduling_strategy=here)(entry.Mailbox).remote()
 
-    def task(self) -> Any:
+    def task_here(self) -> Any:
         """What carries out an order on a node. Without `max_calls=0` Ray ends its process after every task with a card,
         and our warm one with it."""
         from bench.cluster.entry import serve
@@ -184,7 +218,9 @@ class Crew:
             return Status.interrupted, "Ray cancelled it from outside; it runs again next time"
         if isinstance(error, kinds.RayTaskError):
             return Status.error, f"its Ray task failed: {type(error.cause).__name__}: {error.cause}"
-        return Status.error, f"lost {LOSSES + 1} times with its node; it runs again next time ({why})"
+        if isinstance(error, kinds.NodeDiedError | kinds.WorkerCrashedError | kinds.LocalRayletDiedError):
+            return Status.error, f"lost {LOSSES + 1} times with its node; it runs again next time ({why})"
+        return Status.error, f"Ray: {type(error).__name__}: {why}"
 
     def recorded(self, job: Job, status: Status, reason: str) -> Result | ProbeRecord:
         """The record of an order whose node wrote none. Raises `UserFault` where it cannot be written."""
@@ -229,15 +265,6 @@ class Crew:
         """Leave the cluster; one that was started for this run ends."""
         if self.ray is not None:
             self.ray.shutdown()
-
-
-def packed(packer: Packer, number: int, job: Job) -> tuple[dict[str, str], list[Any]]:
-    """An order as the task takes it, and references to its contents. Raises `UserFault` for an unreadable file."""
-    try:
-        parcel, references = packer.pack(number, job)
-    except OSError as error:
-        raise UserFault(f"cannot read {error.filename}: {error.strerror}; finished cells are intact") from None
-    return {"code": code_digest(), "parcel": parcel.model_dump_json()}, references
 
 
 def written(job: Job, node: str, files: dict[str, Content]) -> Result | ProbeRecord:
