@@ -69,6 +69,23 @@ def answered(order: Job, settings: Settings, code: str) -> bool:
     return settings.rerun != "all" and not (settings.rerun == "changed" and other)
 
 
+def untried_first(orders: list[Job]) -> list[Job]:
+    """Orders without a record in their order, then those with one, the oldest first: so every order is reached by a run
+    that `run.max_hours` ends again and again, whatever ends in an error each time."""
+    return sorted(orders, key=recorded_at)
+
+
+def recorded_at(order: Job) -> int:
+    """When the record of a cell or probe was written, nanoseconds since 1970 as the file system has it (a node of a
+    cluster may have another clock); -1 where there is none."""
+    folder = Path(order.folder)
+    path = folder / "result.json" if order.probe is None else probe_file(folder, order.probe)
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
 def earlier_seconds(results_dir: Path, machine_id: str | None) -> dict[tuple[str, ...], float]:
     """Median wall seconds of finished cells recorded on this machine (None: on any), by (model, task, strategy, device,
     precision)."""

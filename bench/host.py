@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,8 @@ def fork_one(job: Job, models: Models, events: Events) -> int:
             code = serve_one(job, models.get, events)
         except OSError:
             code = UNWRITABLE
+        except BaseException:
+            traceback.print_exc()  # into the cell's log, whose end the launcher tells
         finally:
             os._exit(code)
     events.emit("started", pid=pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -105,6 +106,12 @@ def refuse_foreign(strategy: Strategy, context: TaskContext) -> None:
         )
 
 
+def without_place(text: str, job: Job) -> str:
+    """A message that names a file of the user's own strategies, without the place of their folder: that is one of this
+    machine, and a record is read on others."""
+    return text if job.adapters_path is None else text.replace(f"{Path(job.adapters_path).parent}{os.sep}", "")
+
+
 def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
     """Which outcome an exception is, in a sentence with the remedy."""
     if isinstance(error, Unsupported):
@@ -117,6 +124,6 @@ def outcome_of(error: BaseException, job: Job) -> tuple[Status, str]:
         return Status.interrupted, "interrupted by Ctrl-C; it runs again next time"
     where = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
-    detail = " ".join(str(error).split())[:400]
+    detail = " ".join(without_place(str(error), job).split())[:400]
     kind = "" if isinstance(error, UserFault) else f"{type(error).__name__}: "
     return Status.error, f"{kind}{detail}{place}; the end of log.txt beside this record has the traceback"

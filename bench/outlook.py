@@ -30,13 +30,14 @@ def outlook(
     # a claim about a card is one about what the card would hold, on whatever machine this is
     claimed = {(claim.task, claim.strategy) for claim in request.suite.claims.values() if claim.fits}
     on_card = {j.cell.id for j in jobs if j.cell.device == "cuda" or (j.cell.task, j.cell.strategy) in claimed}
-    limits = {job.cell.id: limit_of(job, planned.target) for job in jobs}
+    here = request.settings.executor == "local"
+    limits = {job.cell.id: limit_of(job, planned.target, here) for job in jobs}
     if request.settings.predict:
         with Forecaster(min(PATIENCE_SECONDS, request.settings.run.cell_seconds)) as forecaster:
             known = sized(jobs, limits, lambda some: forecaster.ask(some, on_card, tell))
     else:
         known = {job.cell.id: Predicted(reason="not predicted: predict=false") for job in jobs}
-    where = machine()["id"] if request.settings.executor == "local" else None
+    where = machine()["id"] if here else None
     earlier = earlier_seconds(Path(request.settings.results_dir), where)
     return {job.cell.id: known[job.cell.id].model_copy(update={"seconds": earlier.get(like(job.cell))}) for job in jobs}
 
@@ -67,15 +68,15 @@ def with_prediction(job: Job, known: Predicted) -> Job:
     return job.model_copy(update={"predicted": known, "micro_batch": rows, "notes": [*job.notes, *notes]})
 
 
-def limit_of(job: Job, target: Card | None) -> int | None:
-    """Bytes the cell may take: the cap, else the target card, else the card of this machine. On a CPU the cap is one
-    on the whole process, so what its libraries take is subtracted."""
+def limit_of(job: Job, target: Card | None, here: bool = True) -> int | None:
+    """Bytes the cell may take: the cap, else the target card, else the card of this machine if it runs `here`. On a CPU
+    the cap is one on the whole process, so what its libraries take is subtracted."""
     if job.memory_gib is not None:
         process = PROCESS_BYTES if job.cell.device == "cpu" else 0
         return round(job.memory_gib * GIB) - process
     if target is not None:
         return target.usable_bytes
-    described = card.describe() if job.cell.device == "cuda" else None
+    described = card.describe() if job.cell.device == "cuda" and here else None
     return None if described is None else int(described["memory_bytes"])
 
 

@@ -83,7 +83,8 @@ def make(request: Request, on_target: bool = False) -> Planned:
         read(name, task, located[name])  # missing columns and unknown labels are told now, before anything runs
     device = "cuda" if target and on_target else device_type(settings.device, settings.executor == "ray")
     if not on_target:
-        check_cap(suite.budget.memory_gib, device)
+        if settings.executor == "local":  # what the nodes of a cluster have is not known before they are asked
+            check_cap(suite.budget.memory_gib, device)
         check_devices(suite, device, settings.executor)
         if suite.micro_batch == "auto" and not settings.predict:
             raise UserFault("micro_batch=auto is found from predictions; allowed with predict=false: a number")

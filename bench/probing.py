@@ -22,7 +22,7 @@ from bench.models.cache import cache_dir
 from bench.models.piecewise import place
 from bench.outcomes import outcome_of
 from bench.probed import ContaminationFindings, FormatFindings, ProbeRecord, RetentionFindings, WritingFindings
-from bench.recording import foreign
+from bench.recording import Recorder, foreign
 from bench.records import Outcome, Result, Status
 from bench.score.adapted import Adapted, Calibrated
 from bench.score.demonstrations import Demonstrations
@@ -193,9 +193,10 @@ def run_probe(job: Job, load: Load, tell: Tell) -> int:
     """Ask one cell and write the probe's record. 0: a record was written; 1: it could not be written."""
     torch.set_num_threads(job.threads or cores())
     assert job.probe is not None
-    cell, found = Asked(job, load, tell), dict[str, Any]()
+    cell, found = Recorder(job), dict[str, Any]()
     try:
-        found = cell.ask()
+        cell = asked = Asked(job, load, tell)
+        found = asked.ask()
         status, reason = Status.ok, None
     except BaseException as error:
         traceback.print_exc()

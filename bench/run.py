@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import live, plan
 from bench.config import Request
-from bench.earlier import answered, earlier_seconds, finished
+from bench.earlier import answered, earlier_seconds, finished, untried_first
 from bench.errors import UserFault
 from bench.identity import code_digest
 from bench.job import Job, probing
@@ -146,7 +146,7 @@ def write_plan(request: Request, planned: Planned, run_dir: Path) -> None:
 
 
 def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
-    """Cells without a record that stands; damaged records are named and set aside."""
+    """Cells without a record that stands, in the order they begin in; damaged records are named and set aside."""
     todo = []
     for job in planned.jobs:
         done, damage = finished(job, request.settings, code_digest())
@@ -155,7 +155,12 @@ def unfinished(request: Request, planned: Planned, say: Say) -> list[Job]:
             say(f"damaged record set aside as {aside.name}, its cell runs again: {damage}")
         if not done:
             todo.append(job)
-    return todo
+    return in_turn(request, todo)
+
+
+def in_turn(request: Request, orders: list[Job]) -> list[Job]:
+    """In the plan's order, so that tables fill from the top; under `run.max_hours` what was never tried comes first."""
+    return orders if request.settings.run.max_hours is None else untried_first(orders)
 
 
 def can_be_executed(request: Request) -> None:
@@ -200,15 +205,16 @@ def run_all(
     stop: Stop | None = None,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Run the cells in order until `stop` says so. While nothing is being measured, `tell` hears of every record that
-    is on disk, and the report is rendered whenever a task is complete; on a cluster that is when all have ended."""
+    """Run the cells in order until `stop` says so.
+
+    `tell` (trackers) hears of every record as soon as it is on disk: here between two cells, while nothing is being
+    measured, on a cluster beside the cells at work, of which the process of the command measures none. The report is
+    rendered whenever a task is complete, on a cluster when all cells have ended."""
     stop = stop or Stop(None)
     where = machine()["id"] if request.settings.executor == "local" else None
     earlier = earlier_seconds(Path(request.settings.results_dir), where)
     if not isinstance(launcher, Launcher):
-        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop)
-        for record in launcher.ended:
-            tell(record)
+        stop.cells = launcher.carry_out(todo, lambda jobs, slots: live.make(console, jobs, earlier, slots), stop, tell)
         return
     with live.make(console, todo, earlier) as launcher.show:
         for i, job in enumerate(todo):
@@ -236,6 +242,7 @@ def probe_all(
     ]
     if not orders:
         return
+    orders = in_turn(request, orders)
     for ref in planned.models.values():
         ensure(ref)  # all cells may be finished long ago, and the cache empty since
     if not isinstance(launcher, Launcher):

@@ -281,9 +281,10 @@ def run_cell(job: Job, load: Load, tell: Tell) -> int:
     """Run one cell and write its record. 0: a record was written; 1: it could not be written."""
     torch.set_num_threads(job.threads or cores())
     seed_everything(job.cell.seed)
-    cell = Cell(job, load, tell)
+    cell = Recorder(job)  # tells of a cell that cannot even be set up, such as one whose plug-ins fail to import here
     try:
-        cell.run()
+        cell = whole = Cell(job, load, tell)
+        whole.run()
         status, reason = Status.ok, None
     except BaseException as error:
         traceback.print_exc()

@@ -26,10 +26,13 @@ GIB = 2**30
 TWO = "strategies=zero_shot,lora"
 
 
-def machine(cpus: float, cards: int = 0, kind: str | None = None, alive: bool = True) -> dict[str, Any]:
+def machine(
+    cpus: float, cards: int = 0, kind: str | None = None, alive: bool = True, name: str = "n1"
+) -> dict[str, Any]:
     """A node as `ray.nodes()` tells of it."""
     resources = {"CPU": cpus, "memory": cpus * GIB} | ({"GPU": float(cards)} if cards else {})
-    return {"Alive": alive, "Resources": resources | ({f"accelerator_type:{kind}": 1.0} if kind else {})}
+    resources |= {f"accelerator_type:{kind}": 1.0} if kind else {}
+    return {"NodeID": name, "Alive": alive, "Resources": resources if alive else {}}
 
 
 def jobs_of(folder: Path, *more: str) -> list[Job]:
@@ -63,7 +66,7 @@ class Fake:
         self.asked: list[dict[str, Any]] = []
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [machine(1), machine(1)]
+        return [machine(1), machine(1, name="n2")]
 
     def put(self, content: Any) -> Any:
         return content
@@ -83,7 +86,8 @@ class Fake:
     def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
         if not isinstance(references[0], int):  # letters
             return references, []
-        return references[: self.at_once], references[self.at_once :]
+        done = min(self.at_once, num_returns)
+        return references[:done], references[done:]
 
     def get(self, reference: Any) -> Any:
         return self.serve(reference) if isinstance(reference, int) else reference
@@ -99,14 +103,25 @@ def raises(error: BaseException) -> Any:
     raise error
 
 
+def crew_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake, say: Callable[[str], None] = lambda line: None
+) -> crew.Crew:
+    """The command's side, connected to a stand-in."""
+    monkeypatch.setattr(connect, "connected", lambda address: fake)
+    hands, letters = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings, say), Letters()
+    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
+    return hands
+
+
 def carried_out(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fake: Fake, *more: str, stop: Stop | None = None
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fake: Fake,
+    *more: str,
+    stop: Stop | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Job], int, crew.Crew]:
     """Orders of a run handed to a stand-in: in the order they were handed over, how many were left, and by whom."""
-    jobs = jobs_of(folder, *more)
-    monkeypatch.setattr(connect, "connected", lambda address: fake)
-    hands = crew.Crew(folder / "results", load(tokens(folder, "executor=ray")).settings)
-    letters = Letters()
-    monkeypatch.setattr(hands, "mailbox_here", lambda: letters)
+    jobs, hands = jobs_of(folder, *more), crew_of(folder, monkeypatch, fake, say)
     left = hands.carry_out(jobs, lambda shown, slots: nullcontext(Quiet()), stop or Stop(None))
     return jobs, left, hands

@@ -9,7 +9,7 @@ import pytest
 from cli_runs import tokens
 from cluster_fakes import TWO, Fake, Letters, carried_out, exceptions, jobs_of, raises
 
-from bench.cluster import crew, entry, node
+from bench.cluster import crew, entry, node, watch
 from bench.config import load
 from bench.errors import UserFault
 from bench.job import Job
@@ -28,6 +28,8 @@ def reasons(jobs: list[Job]) -> list[tuple[str, str]]:
     ("error", "status", "says"),
     [
         (exceptions.NodeDiedError("gone"), "error", "lost 4 times with its node; it runs again next time (gone)"),
+        (exceptions.LocalRayletDiedError(), "error", "lost 4 times with its node; it runs again next time"),
+        (exceptions.RaySystemError("no port"), "error", "Ray: RaySystemError: System error: no port"),
         (exceptions.WorkerCrashedError(), "error", "lost 4 times with its node; it runs again next time"),
         (exceptions.OutOfMemoryError("95%"), "out_of_memory", "its node ran short of memory, and Ray ended it: 95%"),
         (exceptions.TaskCancelledError(), "interrupted", "Ray cancelled it from outside; it runs again next time"),
@@ -47,7 +49,7 @@ def test_short_of_memory_beside_others(tmp_path: Path, monkeypatch: pytest.Monke
     """With another cell on that node it is not known whose fault it was: it runs again."""
     hands = crew.Crew(tmp_path, load(tokens(tmp_path, "executor=ray")).settings)
     hands.ray = Fake(lambda number: None)
-    one, two = (crew.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
+    one, two = (watch.Open(job, i, "n1") for i, job in enumerate(jobs_of(tmp_path, TWO)))
     hands.open = {1: two}
     status, says = hands.lost(one, exceptions.OutOfMemoryError("95%"))
     assert status is Status.error and "with 2 cells on it" in says and "say threads=" in says
@@ -65,7 +67,12 @@ def test_a_probe_that_never_came_back(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_fault_of_a_node_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something to be put right by hand: one line; what is open is called off."""
-    fake = Fake(lambda number: {"node": "n1", "fault": "node n1: no room"})
+
+    def serve(number: int) -> Any:
+        fake.at_once = 0  # the other order is not done yet
+        return {"node": "n1", "fault": "node n1: no room"}
+
+    fake = Fake(serve)
     with pytest.raises(UserFault, match="^node n1: no room$"):
         carried_out(tmp_path, monkeypatch, fake, TWO)
     assert fake.cancelled == [1]
@@ -84,6 +91,8 @@ def test_ctrl_c_records_what_was_at_work(tmp_path: Path, monkeypatch: pytest.Mon
                 return [], references
             if num_returns == 1:
                 self.waiting[0].put.remote((0, "n1", "adapt", 0.5))
+            elif timeout == 0:
+                return [], references
             return references, []
 
     fake = Interrupted(lambda number: None)

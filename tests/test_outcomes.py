@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from cli_runs import AS_ZERO_SHOT, records, run_here, times, tokens, write_strategies
 from rich.console import Console
 
+from bench import host, plan
 from bench.config import load
 from bench.errors import UserFault
+from bench.events import Events
+from bench.job import Job
+from bench.process import can_fork
 from bench.records import Result, Status
+from bench.room import log_end
 from bench.run import execute, exit_code
+from bench.store import read_probe, read_result
 
 CAP_GIB = 1.2
 FAULTY = {
@@ -212,3 +220,42 @@ def test_the_exit_code_counts_probes(results: dict[str, Result]) -> None:
     fine = [r for r in results.values() if r.outcome.status is not Status.error]
     probe = ProbeRecord(cell="x", probe="formats", asked={}, outcome=Outcome(status=Status.error, reason="it broke"))
     assert exit_code([*fine, probe]) == 1
+
+
+@pytest.mark.parametrize("probe", [None, "formats"])
+def test_a_plug_in_that_fails_where_the_cell_runs_is_told_in_its_record(tmp_path: Path, probe: str | None) -> None:
+    """As on a node of a cluster that lacks a library: the words are in the record, and no path of the machine."""
+    from bench.probing import run_probe
+    from bench.worker import run_cell
+
+    adapters = write_strategies(tmp_path / "mine", {"odd_one": "return None"})
+    [job] = plan.make(load(tokens(tmp_path, "strategies=odd_one", f"adapters_path={adapters}", "probes=formats"))).jobs
+    (adapters / "odd_one.py").write_text("import no_such_package\n")
+    Path(job.folder, "probes").mkdir(parents=True)
+    run = run_cell if probe is None else run_probe
+    order = job.model_copy(update={"probe": probe})
+    assert run(order, lambda: pytest.fail("a model was loaded"), lambda phase, share: None) == 0
+    path = Path(job.folder) / ("result.json" if probe is None else "probes/formats.json")
+    record = (read_result if probe is None else read_probe)(path)
+    words = "strategy file mine/odd_one.py fails to import: ModuleNotFoundError: No module named 'no_such_package' at "
+    assert record.outcome.status is Status.error and (record.outcome.reason or "").startswith(words)
+    assert str(tmp_path) not in path.read_text()
+
+
+@pytest.mark.skipif(not can_fork(), reason="cells are forked where fork is safe")
+def test_whatever_a_forked_cell_ends_in_is_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that no record took up: the traceback is in the cell's log, whose end the launcher tells."""
+    [job] = plan.make(load(tokens(tmp_path, "strategies=zero_shot"))).jobs
+
+    def serve_one(job: Job, *given: object) -> int:
+        host.redirect_to_log(job)
+        raise RuntimeError("nobody expected this")
+
+    monkeypatch.setattr(host, "serve_one", serve_one)
+    monkeypatch.setattr(host, "loads_here", lambda job: False)
+    monkeypatch.setattr(host, "sweep", lambda: None)  # what else is below this process is not the cell's
+    monkeypatch.setattr(sys, "stderr", open(2, "w", 1, closefd=False))  # noqa: SIM115
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    code = host.fork_one(job, host.Models(), Events(nobody))
+    os.close(nobody)
+    assert code == 70 and log_end(job).endswith("RuntimeError: nobody expected this")

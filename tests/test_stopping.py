@@ -4,7 +4,9 @@ real, so what they record is checked, damaged and left alone here too."""
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,16 @@ from cli_runs import records, result, times, tokens
 from fault_fixtures import Fault
 from rich.console import Console
 
+from bench import plan
 from bench.cli import main
+from bench.config import load
+from bench.job import Job
+from bench.launch import Launcher, unanswered
 from bench.probed import ProbeRecord
 from bench.records import Outcome, Status
-from bench.run import exit_code
+from bench.run import exit_code, probe_all, unfinished
 from bench.stopping import LEFT, Stop
-from bench.store import read_result
+from bench.store import probe_file, read_result, write_record
 
 pytest_plugins = ("fault_fixtures",)
 AT_ONCE = "run.max_hours=1e-9"
@@ -73,10 +79,59 @@ def test_exit_code_75_comes_first() -> None:
             "run.max_hours=1 rerun=all",
             "rerun=all begins again with every cell each time, so under run.max_hours the last",
         ),
+        (
+            "run.max_hours=1 rerun=failed",
+            "rerun=failed begins again with every cell that failed each time, so under run.max_hours the last ones may "
+            "never be reached; allowed: rerun=none or changed, or no run.max_hours",
+        ),
     ],
 )
 def test_hours_that_are_none(fault: Fault, words: str, says: str) -> None:
     assert fault("plan", "suite=smoke", "data.source=sample", *words.split()).startswith(says)
+
+
+def test_cells_that_fail_keep_nobody_waiting(tmp_path: Path) -> None:
+    """Three cells, the first two fail each time, and the hours are for one cell a command: the third has its turn at the
+    third command, and then the oldest failure comes first. Without hours the order is the plan's."""
+    request = load(tokens(tmp_path, "strategies=zero_shot,lora,frozen", AT_ONCE))
+    planned = plan.make(request)
+    scribe, begun = Launcher(tmp_path, 60.0), []
+    for step in range(5):
+        first = unfinished(request, planned, pytest.fail)[0]
+        begun.append(first.cell.strategy)
+        record = Path(first.folder) / "result.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        scribe.write(first, Status.ok if first.cell.strategy == "frozen" else Status.error, "fails")
+        os.utime(record, (step, step))
+    assert begun == ["zero_shot", "lora", "frozen", "zero_shot", "lora"]
+    free = load(tokens(tmp_path, "strategies=zero_shot,lora,frozen"))
+    os.utime(Path(planned.jobs[0].folder) / "result.json", (9, 9))
+    assert [job.cell.strategy for job in unfinished(free, planned, pytest.fail)] == ["zero_shot", "lora"]
+    assert [job.cell.strategy for job in unfinished(request, planned, pytest.fail)] == ["lora", "zero_shot"]
+
+
+def test_probes_that_fail_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of probes: the one whose record says `error` comes after the one that was never asked."""
+    request = load(tokens(tmp_path, "strategies=zero_shot,lora", "probes=formats", "probes.formats.number=2", AT_ONCE))
+    planned = plan.make(request)
+    scribe, asked = Launcher(tmp_path, 60.0), []
+    for job in planned.jobs:
+        Path(job.folder).mkdir(parents=True)
+        scribe.write(job, Status.ok, "")
+
+    def fails(order: Job) -> None:
+        asked.append(order.cell.strategy)
+        path = probe_file(Path(order.folder), "formats")
+        path.parent.mkdir(exist_ok=True)
+        write_record(path, unanswered(order, Status.error, "fails", 60.0))
+        os.utime(path, (len(asked), len(asked)))
+
+    monkeypatch.setattr(scribe, "probe", fails)
+    monkeypatch.setattr("bench.run.ensure", lambda *given: None)
+    monkeypatch.setattr("bench.run.render", lambda request: None)
+    for _ in range(3):
+        probe_all(request, planned, scribe, Console(file=io.StringIO()), Stop(1e-9), None)
+    assert asked == ["zero_shot", "lora", "zero_shot"]
 
 
 @pytest.fixture(scope="module")

@@ -35,10 +35,14 @@ class Demand:
     """Bytes of the largest of them: nobody can ask for more."""
 
     def __str__(self) -> str:
-        each = f"{self.cpus} CPU{'s' * (self.cpus != 1)}"
-        card = f" and a card{f' of type {self.kind}' if self.kind else ''}" if self.cards else ""
         nodes = f"{self.nodes} node{'s' * (self.nodes != 1)}"
-        return f"Ray: {nodes}, {self.slots} cell{'s' * (self.slots != 1)} at a time, each with {each}{card}"
+        return f"Ray: {nodes}, {self.slots} cell{'s' * (self.slots != 1)} at a time, each with {self.each}"
+
+    @property
+    def each(self) -> str:
+        """What a cell asks for, in words."""
+        card = f" and a card{f' of type {self.kind}' if self.kind else ''}" if self.cards else ""
+        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}{card}"
 
     def options(self, job: Job) -> dict[str, Any]:
         """The options of a cell's task. What a cell itself ends in is an outcome and never an exception, so Ray tries
@@ -91,10 +95,22 @@ def demand(nodes: list[dict[str, Any]], settings: Settings, device: str) -> Dema
         raise UserFault(f"threads={cpus}, but no node of the Ray cluster has more than {most} CPUs for a cell")
     served = [node for node in able if node["CPU"] >= cpus]
     cards = int(device == "cuda")
-    room = [(int(node["CPU"]) // cpus, int(node.get("GPU", 0))) for node in served]
-    slots = sum(min(by_cpus, by_cards) if cards else by_cpus for by_cpus, by_cards in room)
     memory = max(int(node.get("memory", 0)) for node in served)
-    return Demand(cpus, cards, kind, len(served), slots, memory)
+    return Demand(cpus, cards, kind, len(served), slots_of(served, {"num_cpus": cpus, "num_gpus": cards}), memory)
+
+
+def fits(node: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether a node with these resources can ever serve a task with these options."""
+    kind = options.get("accelerator_type")
+    asked = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], "memory": options.get("memory", 0)}
+    return (kind is None or TYPE + kind in node) and all(node.get(name, 0) >= least for name, least in asked.items())
+
+
+def slots_of(nodes: list[dict[str, Any]], options: dict[str, Any]) -> int:
+    """How many tasks with these options the nodes can run at a time, by CPUs and cards."""
+    asked = [(name, options[option]) for name, option in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if options[option]]
+    able = [node for node in nodes if fits(node, options | {"memory": 0})]
+    return sum(min(int(node[name]) // each for name, each in asked) for node in able)
 
 
 def of_one_type(nodes: list[dict[str, Any]], asked: str | None) -> tuple[str | None, list[dict[str, Any]]]:

@@ -48,16 +48,22 @@ class Parcel(Record):
 
 
 class Packer:
-    """Makes parcels; a content that several orders need is handed to Ray once."""
+    """Makes parcels; a content that several orders need is handed to Ray once, what a cell has stored once for all of
+    its probes that follow each other."""
 
     def __init__(self, put: Callable[[Content], Any], cell_seconds: float) -> None:
         self.put, self.cell_seconds = put, cell_seconds
         self.digests: dict[str, str] = {}
         self.references: dict[str, Any] = {}
+        self.folder: Path | None = None
+        self.stored: dict[str, Any] = {}
+        """References to what the cell in `folder` has stored."""
 
     def pack(self, number: int, job: Job) -> tuple[Parcel, list[Any]]:
         """The parcel of an order, and references to the contents it needs. Raises `OSError` for an unreadable file."""
         folder = Path(job.folder)
+        if folder != self.folder:  # Ray may forget what another cell has stored once its probes are answered
+            self.folder, self.stored = folder, {}
         stored = [folder / "result.json", *below(folder / "adapted", "*")] if job.probe else []
         parcel = Parcel(
             number=number,
@@ -65,23 +71,29 @@ class Packer:
             cell_seconds=self.cell_seconds,
             data={path: self.digest(Path(path)) for path in dict.fromkeys(data_files(job))},
             plugins=None if job.adapters_path is None else self.plugins(Path(job.adapters_path)),
-            cell={path.relative_to(folder).as_posix(): self.digest(path, again=True) for path in stored},
+            cell={path.relative_to(folder).as_posix(): self.given(path, self.stored) for path in stored},
         )
-        return parcel, [self.references[sha256] for sha256 in parcel.needed]
+        known = self.stored | self.references
+        return parcel, [known[sha256] for sha256 in parcel.needed]
 
     def plugins(self, folder: Path) -> Plugins:
         """Every Python file below the folder: strategies and their helpers."""
         files = {path.relative_to(folder).as_posix(): self.digest(path) for path in below(folder, "*.py")}
         return Plugins(name=folder.name, files=files)
 
-    def digest(self, path: Path, again: bool = False) -> str:
-        """The SHA-256 of a file, whose content is then with Ray; read once a run unless it must be `again`."""
-        if again or str(path) not in self.digests:
-            content = np.fromfile(path, dtype=np.uint8)
-            self.digests[str(path)] = sha256 = sha256_of(content)
-            if sha256 not in self.references:
-                self.references[sha256] = self.put(content)
+    def digest(self, path: Path) -> str:
+        """The SHA-256 of a file that is read once a run; its content is then with Ray."""
+        if str(path) not in self.digests:
+            self.digests[str(path)] = self.given(path, self.references)
         return self.digests[str(path)]
+
+    def given(self, path: Path, references: dict[str, Any]) -> str:
+        """The SHA-256 of a file; its content is then with Ray, and `references` has what Ray gave for it."""
+        content = np.fromfile(path, dtype=np.uint8)
+        sha256 = sha256_of(content)
+        if sha256 not in references:
+            references[sha256] = self.put(content)
+        return sha256
 
 
 def sha256_of(content: Content) -> str:

@@ -116,9 +116,10 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def comes_to_an_end(self) -> Settings:
-        if self.rerun == "all" and self.run.max_hours is not None:
+        if self.rerun in ("all", "failed") and self.run.max_hours is not None:
+            which = "every cell" if self.rerun == "all" else "every cell that failed"
             raise ValueError(
-                "rerun=all begins again with every cell each time, so under run.max_hours the last ones are never "
-                "reached; allowed: rerun=changed or failed, or no run.max_hours"
+                f"rerun={self.rerun} begins again with {which} each time, so under run.max_hours the last ones may "
+                "never be reached; allowed: rerun=none or changed, or no run.max_hours"
             )
         return self

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.warm import host_environment
-from benchmarks.reliability.sweep import MARK, Cradle, Reference, Seen, Sweep, again, looked, made
+from benchmarks.reliability.sweep import MARK, SHOWN, Cradle, Reference, Seen, Sweep, again, looked, made
 
 SAYS = "SIGKILL of a Ray node, the second of two"
 ROOM = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
@@ -25,35 +25,42 @@ PATIENT = {"health_check_timeout_ms": 60_000}
 
 
 def killed(cradle: Cradle, known: Reference, folder: Path, tries: int, draw: random.Random) -> dict[str, Any]:
-    """Kill the second node so many times, each in a sweep of its own; a new second node joins for the next one."""
+    """Kill the second node so many times, each in a sweep of its own; a new second node joins for the next one. A sweep
+    that had ended before its moment came is none, and another one is drawn."""
     if find_spec("ray") is None:
         return {"says": SAYS, "skipped": "needs the package ray"}
     moments: list[list[float]] = []
-    seen = Seen()
+    seen, tried = Seen(), 0
     with two_nodes(own={**host_environment(), MARK: cradle.mark, "HF_HUB_OFFLINE": "1"}) as nodes:
         peace = made(folder / "peace")
         begun, started = time.monotonic(), time.time()
-        cradle.end(cradle.begin(peace, words(peace, nodes)))
+        if cradle.end(cradle.begin(peace, words(peace, nodes))) != 0:
+            raise SystemExit(f"the sweep on two nodes fails without any fault: {peace.output.read_text()[-2000:]}")
         seconds = time.monotonic() - begun
         first = min(path.stat().st_mtime for path in peace.run_dir.glob("*/result.json")) - started
         seen.add(looked(peace, known))
         if len(where(peace)) != 2:
             seen.other.append(f"an undisturbed sweep used {len(where(peace))} of 2 nodes")
-        for number in range(tries):
+        while len(moments) < tries:
+            if (tried := tried + 1) > 5 * tries + 5:
+                seen.other.append(f"only {len(moments)} of {tries} tries met a command at work")
+                break
             # most of the time goes into starting: every other shot falls into what comes after the first record
-            amid = number % 2 == 1
+            amid = len(moments) % 2 == 1
             moment = draw.uniform(0, seconds - first if amid else seconds)
-            moments.append(one(cradle, known, made(folder / f"node-{number}"), nodes, (amid, moment), seen))
-            second(nodes)
+            shot = one(cradle, known, made(folder / f"node-{tried}"), nodes, (amid, moment), seen)
+            moments += [] if shot is None else [shot]
+            if not nodes.worker_nodes:
+                second(nodes)
     return {"says": SAYS, "tries": len(moments), "moments": moments, "seen": seen, "peace": [first, seconds]}
 
 
 def one(
     cradle: Cradle, known: Reference, sweep: Sweep, nodes: Any, moment: tuple[bool, float], seen: Seen
-) -> list[float]:
+) -> list[float] | None:
     """One sweep whose second node is killed so many seconds after it began, or after its first record: it ends complete
     by itself, no record that was there is written again, and the same command on this machine alone finds nothing to
-    do. When, and with how many records."""
+    do. When, and with how many records; None where nobody was killed, because the command had ended."""
     resident = set(cradle.alive())
     begun, shot = time.monotonic(), dict[str, Any]()
     over = threading.Event()
@@ -62,9 +69,13 @@ def one(
         amid, seconds = moment
         while amid and not sweep.records() and not over.wait(0.01):
             pass
-        over.wait(seconds)
-        shot["after"], shot["before"] = time.monotonic() - begun, sweep.records()
-        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        if over.wait(seconds):
+            return
+        try:
+            shot["after"], shot["before"] = time.monotonic() - begun, sweep.records()
+            nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+        except Exception as error:  # of a thread nobody would hear it
+            shot["failed"] = f"{type(error).__name__}: {error}"
 
     pid = cradle.begin(sweep, words(sweep, nodes))
     killer = threading.Thread(target=kill)
@@ -74,6 +85,10 @@ def one(
     killer.join()
     seen.other += [f"{sweep.folder.name}: the command ended with {code}"] if code else []
     seen.left += left(cradle, resident)
+    if "failed" in shot:
+        seen.other.append(f"{sweep.folder.name}: the node could not be killed: {shot['failed']}")
+    if "failed" in shot or not shot:
+        return None
     finished = sweep.records()
     if (code := cradle.run(sweep)) != 0:
         seen.other.append(f"{sweep.folder.name}: the same command again, on this machine, ended with {code}")
@@ -99,7 +114,7 @@ def left(cradle: Cradle, resident: set[int], seconds: float = 60) -> list[str]:
     while True:
         found = {pid: what for pid, what in cradle.alive().items() if pid not in resident and "bench.host" in what}
         if not found or time.monotonic() > end:
-            return [f"{pid}: {what}" for pid, what in found.items()]
+            return [f"{pid}: {what[:SHOWN]}" for pid, what in found.items()]
         time.sleep(0.2)
 
 

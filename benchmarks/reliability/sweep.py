@@ -27,6 +27,8 @@ from bench.warm import host_environment
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES, SEEDS = ("ash", "birch", "cedar", "dogwood"), 5
 MARK = "ADAPTBENCH_FAULTS"
+SHOWN = 80
+"""Characters of a process's command line in the report; they are told apart by all of it."""
 """Environment variable that every process of a session has, whatever became of its parents."""
 STRATEGY = '''"""Answers by lot, the same for the same seed, and writes down that it did."""
 
@@ -173,7 +175,7 @@ class Cradle:
         for pid in found:
             with suppress(psutil.Error):  # its parent's end may have ended it
                 psutil.Process(pid).kill()
-        return [f"{pid}: {what}" for pid, what in found.items()]
+        return [f"{pid}: {what[:SHOWN]}" for pid, what in found.items()]
 
     def alive(self) -> dict[int, str]:
         """Processes with our mark besides the cradle itself: id and command."""
@@ -182,7 +184,7 @@ class Cradle:
             try:
                 ours = process.pid != self.process.pid and process.environ().get(MARK) == self.mark
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found[process.pid] = " ".join(process.cmdline())[:80]
+                    found[process.pid] = " ".join(process.cmdline())
             except (psutil.Error, OSError):
                 continue
         return found
