@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from contextlib import nullcontext
 from io import StringIO
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import tokens
+from cli_runs import ROOT, tokens
 from cluster_fakes import GIB, TWO, Fake, carried_out, crew_of, exceptions, jobs_of, machine, raises
 from rich.console import Console
 
 from bench import outlook, plan
-from bench.cluster import crew, watch
+from bench.cluster import crew, node, watch
 from bench.cluster.demand import Demand, demand
 from bench.cluster.parcel import Packer
 from bench.config import Settings, load
@@ -273,3 +275,18 @@ def test_what_a_cell_has_stored_is_with_ray_only_for_its_probes(tmp_path: Path) 
         for _ in range(2):
             assert len(packer.pack(number, job.model_copy(update={"probe": "formats"}))[1]) == 2
     assert [one() is None for one in held] == [False, True, False]
+
+
+def test_no_folder_is_left_on_a_node() -> None:
+    """Of a warm process that is ended for another card, and of one that ends with Ray's process."""
+    node.end_all()
+    first = node.warm("0").run_dir
+    assert first.is_dir()
+    second = node.warm("1").run_dir
+    assert not first.exists() and second.is_dir()
+    node.end_all()
+    assert not second.exists() and not node._warm
+    code = "from bench.cluster import node; print(node.warm('0').run_dir, node.warm('0').run_dir.is_dir())"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    place, was = there.stdout.split()
+    assert was == "True" and "adaptbench-host-" in place and not Path(place).exists()
