@@ -290,3 +290,18 @@ def test_no_folder_is_left_on_a_node() -> None:
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     place, was = there.stdout.split()
     assert was == "True" and "adaptbench-host-" in place and not Path(place).exists()
+
+
+def test_short_of_memory_beside_one_that_came_back_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both were on the node, and the first is recorded already: still nobody knows whose fault it was."""
+
+    class Both(Fake):
+        def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+            for number in references if timeout else ():
+                self.waiting[number].put.remote((number, "n1", "begin", 0.0))
+            return super().wait(references, timeout, num_returns)
+
+    fake = Both(lambda number: raises(exceptions.OutOfMemoryError("95%")) if number else lost(number), at_once=2)
+    jobs, _, _ = carried_out(tmp_path, monkeypatch, fake, TWO)
+    found = [read_result(Path(job.folder) / "result.json").outcome for job in jobs]
+    assert found[1].status is Status.error and "with 2 cells on it" in (found[1].reason or "")
