@@ -138,9 +138,7 @@ def test_a_run_on_the_stand_in_is_one_of_ours(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(node, "node_id", lambda: "abc")
     fake = Whole(serve)
     [job], left, hands = carried_out(tmp_path, monkeypatch, fake, "strategies=lora", "strategies.lora.r=2")
-    for launcher in node._warm.values():
-        launcher.stop()
-    node._warm.clear()
+    node.end_all()
     found = read_result(Path(job.folder) / "result.json")
     assert left == 0 and found.outcome.status is Status.ok and found.environment["node"] == "abc"
     assert found.environment["threads"] == 1 and found.cell == job.cell

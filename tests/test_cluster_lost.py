@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from contextlib import nullcontext
 from io import StringIO
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import tokens
+from cli_runs import ROOT, tokens
 from cluster_fakes import GIB, TWO, Fake, carried_out, crew_of, exceptions, jobs_of, machine, raises
 from rich.console import Console
 
 from bench import outlook, plan
-from bench.cluster import crew, watch
+from bench.cluster import crew, node, watch
 from bench.cluster.demand import Demand, demand
 from bench.cluster.parcel import Packer
 from bench.config import Settings, load
@@ -273,3 +275,33 @@ def test_what_a_cell_has_stored_is_with_ray_only_for_its_probes(tmp_path: Path) 
         for _ in range(2):
             assert len(packer.pack(number, job.model_copy(update={"probe": "formats"}))[1]) == 2
     assert [one() is None for one in held] == [False, True, False]
+
+
+def test_no_folder_is_left_on_a_node() -> None:
+    """Of a warm process that is ended for another card, and of one that ends with Ray's process."""
+    node.end_all()
+    first = node.warm("0").run_dir
+    assert first.is_dir()
+    second = node.warm("1").run_dir
+    assert not first.exists() and second.is_dir()
+    node.end_all()
+    assert not second.exists() and not node._warm
+    code = "from bench.cluster import node; print(node.warm('0').run_dir, node.warm('0').run_dir.is_dir())"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    place, was = there.stdout.split()
+    assert was == "True" and "adaptbench-host-" in place and not Path(place).exists()
+
+
+def test_short_of_memory_beside_one_that_came_back_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both were on the node, and the first is recorded already: still nobody knows whose fault it was."""
+
+    class Both(Fake):
+        def wait(self, references: list[Any], timeout: float = 0, num_returns: int = 1) -> Any:
+            for number in references if timeout else ():
+                self.waiting[number].put.remote((number, "n1", "begin", 0.0))
+            return super().wait(references, timeout, num_returns)
+
+    fake = Both(lambda number: raises(exceptions.OutOfMemoryError("95%")) if number else lost(number), at_once=2)
+    jobs, _, _ = carried_out(tmp_path, monkeypatch, fake, TWO)
+    found = [read_result(Path(job.folder) / "result.json").outcome for job in jobs]
+    assert found[1].status is Status.error and "with 2 cells on it" in (found[1].reason or "")

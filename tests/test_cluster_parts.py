@@ -317,10 +317,10 @@ def test_the_warm_process_says_why(tmp_path: Path) -> None:
 
 def test_another_card_starts_another_warm_process() -> None:
     """Ray lends a process one card after the other; a warm process keeps the environment it was started in."""
-    node._warm.clear()
+    node.end_all()
     first = node.warm("0")
     assert node.warm("0") is first and node.warm("1") is not first and list(node._warm) == ["1"]
-    node._warm.clear()
+    node.end_all()
 
 
 def test_several_at_a_time_in_one_table(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Crew:
         self.show: Show = Quiet()
         self.ray: Any = None
         self.open: dict[int, Open] = {}
+        self.back: list[Open] = []
+        """Orders that came back together, as far as they are recorded."""
         self.some_began = False
         self.watch: Watch
         self.packer: Packer
@@ -152,6 +154,7 @@ class Crew:
     def take_back(self) -> None:
         """Record every order that has come back. Raises the first `UserFault` among them, the others being recorded."""
         numbers, faults = {one.reference: number for number, one in self.open.items()}, []
+        self.back = []
         if not numbers:
             return
         for reference in self.ray.wait(list(numbers), num_returns=len(numbers), timeout=0)[0]:
@@ -159,7 +162,7 @@ class Crew:
                 self.take(self.open[numbers[reference]])
             except UserFault as fault:
                 faults.append(fault)
-            del self.open[numbers[reference]]  # not before it is recorded: Ctrl-C may come at any moment
+            self.back.append(self.open.pop(numbers[reference]))  # once it is recorded: Ctrl-C may come at any moment
         if faults:
             raise faults[0]
 
@@ -206,7 +209,7 @@ class Crew:
         """Outcome and reason of an order that never came back."""
         kinds, why = self.ray.exceptions, " ".join(str(error).split())[:300]
         if isinstance(error, kinds.OutOfMemoryError):
-            others = [other.node for other in self.open.values() if other is not one]
+            others = [other.node for other in (*self.open.values(), *self.back) if other is not one]
             beside = 0 if one.node is None else others.count(one.node)
             if beside == 0:
                 return Status.out_of_memory, f"its node ran short of memory, and Ray ended it: {why}"

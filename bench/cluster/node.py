@@ -3,7 +3,9 @@ back whole. Ray's own process imports no torch and runs no cell."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import time
 from functools import cache
@@ -91,10 +93,24 @@ def warm(cards: str | None) -> Launcher:
     """The launcher of this process of Ray's, kept from one task to the next: its warm process has imported the stack
     once. Ray may lend the next task another card, and a warm process keeps the environment it was started in."""
     for other in [key for key in _warm if key != cards]:
-        _warm.pop(other).stop()
+        end(other)
     if cards not in _warm:
         _warm[cards] = Launcher(Path(tempfile.mkdtemp(prefix="adaptbench-host-")), 0.0)
     return _warm[cards]
+
+
+def end(cards: str | None) -> None:
+    """End the warm process for these cards; its folder, which held its log, goes with it."""
+    launcher = _warm.pop(cards)
+    launcher.stop()
+    shutil.rmtree(launcher.run_dir, ignore_errors=True)
+
+
+@atexit.register
+def end_all() -> None:
+    """End whatever this process of Ray's keeps warm."""
+    for cards in list(_warm):
+        end(cards)
 
 
 def settled(parcel: Parcel, contents: dict[str, Content], scratch: Path) -> Job:
