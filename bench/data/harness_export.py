@@ -72,11 +72,11 @@ def export(order: dict[str, Any], out: Path) -> None:
 def loaded(spec: str, code: Path | None) -> Any:
     """lm-eval's task of that name, or of that file or folder; `code`: the folder whose Python files such a file may
     name."""
-    from lm_eval.tasks import TaskManager
-
     path = Path(spec)
     if own := path.is_absolute():
         harness_files.files(path, code)
+    from lm_eval.tasks import TaskManager  # seconds of imports, which a refused file need not wait for
+
     harness_files.confine()
     manager = TaskManager(include_path=str(path) if path.is_dir() else None, include_defaults=not own)
     if path.is_dir():

@@ -4,6 +4,7 @@ its files' hashes. lm-eval's own tasks may name functions of lm-eval's own: they
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +55,8 @@ def tree(path: Path) -> yaml.Node | None:
 
 def library(path: Path) -> bool:
     """Whether it is a file of the installed lm-eval."""
-    import lm_eval
-
-    return path.is_relative_to(Path(lm_eval.__file__).resolve().parent)
+    found = importlib.util.find_spec("lm_eval")
+    return found is not None and found.origin is not None and path.is_relative_to(Path(found.origin).resolve().parent)
 
 
 def functions(path: Path, root: yaml.Node | None, code: Path | None) -> Iterator[Path]:
