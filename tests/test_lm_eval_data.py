@@ -20,6 +20,12 @@ from bench.data.sources import locate
 pytest_plugins = ("harness_runs",)
 
 
+@pytest.fixture(autouse=True)
+def unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the export forbids itself, in a process of its own, it would forbid this one for good."""
+    monkeypatch.setattr(harness_export.harness_files, "confine", lambda: None)
+
+
 def test_a_task_of_lm_eval_needs_nothing_but_its_name() -> None:
     task = load(["suite=smoke", "tasks=arc", "tasks.arc.data.lm_eval=arc_easy"]).suite.tasks["arc"]
     assert task.data == DataRef(lm_eval="arc_easy") and task.kind == "choose" and task.harness is None
@@ -171,10 +177,7 @@ def test_fault_for_a_task_that_cannot_be_scored(cached: Path, tmp_path: Path, ol
 
 
 @needs_lm_eval
-def test_fault_for_a_folder_of_several_tasks_and_for_unknown_names(
-    cached: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(harness_export.harness_files, "confine", lambda: None)  # for good, of this very process
+def test_fault_for_a_folder_of_several_tasks_and_for_unknown_names(cached: Path) -> None:
     loaded = harness_export.loaded
     assert "the folder holds 2 tasks (quiz, tickets); allowed: one, or the .yaml" in fault(loaded, str(cached), None)
     assert "lm-eval has no task 'arc_esay'; did you mean 'arc_easy'?" in fault(loaded, "arc_esay", None)
