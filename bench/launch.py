@@ -144,6 +144,8 @@ class Launcher:
         except KeyboardInterrupt:
             self.host.stop()
             raise
+        finally:
+            shorten(log_file(Path(job.folder), job.probe))  # what it wrote last, nobody had seen yet
         if ending.code == UNWRITABLE and ending.status is None:
             where = Path(job.folder).parent
             why = log_end(job) or why_unwritable(where)  # a full disk had no room for words

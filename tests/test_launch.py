@@ -25,9 +25,10 @@ from cli_runs import (
 from bench import plan as planning
 from bench.config import load
 from bench.job import Job
-from bench.launch import Launcher
+from bench.launch import Ending, Launcher
 from bench.records import Status
-from bench.store import read_result
+from bench.room import LOG_BYTES
+from bench.store import log_file, read_result
 from bench.warm import host_environment
 
 LISTING = ["--help", "run --help", "list strategies", "list suites --json", "list models", "list gpus"]
@@ -169,6 +170,23 @@ def test_ctrl_c_leaves_a_record_that_is_there(
     with pytest.raises(KeyboardInterrupt):
         launcher.attempt(job)
     assert read_result(record).outcome.status is (Status.ok if ended is Status.ok else Status.interrupted)
+
+
+def test_what_a_cell_wrote_last_is_shortened_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may print faster than its log is looked at, and end."""
+    job, launcher = job_of(tmp_path), Launcher(tmp_path, 60)
+    log = log_file(Path(job.folder), None)
+    log.parent.mkdir(parents=True)
+
+    def watch(job: Job) -> Ending:
+        log.write_bytes(b"first" + bytes(LOG_BYTES) + b"last")
+        return Ending(3)
+
+    monkeypatch.setattr(launcher.host, "send", lambda job: None)
+    monkeypatch.setattr(launcher, "watch", watch)
+    launcher.served(job, log.with_name("result.json"))
+    kept = log.read_bytes()
+    assert len(kept) < LOG_BYTES and kept.startswith(b"first") and kept.endswith(b"last")
 
 
 def test_threads_wait_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
