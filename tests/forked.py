@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 from bench.warm import host_environment
+from benchmarks.reliability.cradle import standard
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("bench.host", "bench.predict")
@@ -134,8 +135,7 @@ def become(order: dict[str, Any], files: list[int]) -> None:
         for there, here in enumerate(files):
             os.dup2(here, there)
         os.closerange(3, 4096)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout, sys.stderr = open(1, "w", 1, closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
+        standard(0)
         if order["module"] == "bench.host":
             from bench import host
 

@@ -8,8 +8,9 @@ import pytest
 import tiny
 import torch
 from flop_formula import Work, training_flops
+from torch.utils.flop_counter import FlopCounterMode
 
-from bench.measure.flops import counting
+from bench.measure.flops import counting, formulas
 from bench.models.catalog import parse
 from bench.predict.fakes import fake_base, stand_ins
 from bench.predict.live import Live
@@ -89,3 +90,25 @@ def test_what_a_meter_booked_is_the_formula(method: str, readout: str, family: s
         known = work_of(config, sample, method)
         work = Work(**{**vars(known), "rows": rows, "length": length, "decoder": decoder})
         assert flops == pytest.approx(training_flops(config, work), rel=0.01)
+
+
+@pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_counts_what_torchs_own_counter_counts(family: str, inference: bool) -> None:
+    """In inference mode operators arrive whole that are made of others, and those of products have no formula."""
+    model = tiny.base(family).module.eval()
+    inputs = {"input_ids": torch.full((3, 16), 9), "attention_mask": torch.ones(3, 16, dtype=torch.int64)}
+    if family == "tiny-t5":
+        inputs["decoder_input_ids"] = torch.full((3, 4), 9)
+
+    def work() -> None:
+        with torch.inference_mode(inference):
+            logits = model(**inputs).logits
+        if not inference:
+            logits.sum().backward()
+
+    with counting() as count:
+        work()
+    with FlopCounterMode(display=False, custom_mapping=formulas()) as whole:
+        work()
+    assert count.flops == whole.get_total_flops() > 0
