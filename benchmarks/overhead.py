@@ -4,8 +4,9 @@ Measuring a step is: hooks that count tokens at every forward, asking what the n
 by shape, two clock readings, and telling the progress. All of it is Python beside tensor work, so on a quiet machine it
 should be microseconds in a step of tenths of a second. Two ways to see it:
 
-1. Paired: one process, one model, one batch; steps in the order on, off, off, on, so that a machine that slowly gets
-   busier or warmer hurts both alike. The median ratio of neighbours, with a bootstrap interval over pairs.
+1. Paired: one process, one thread, one model, one batch; steps in the order on, off, off, on, so that a machine that
+   slowly gets busier or warmer hurts both alike. The median ratio of neighbours' processor seconds, with a bootstrap
+   interval over pairs; on the wall it stands beside.
 2. Alone: the meter's own code around a model that does nothing, thousands of times, as a share of the median step.
    This does not drown in other processes' noise, and is what counts where the first interval is wide.
 
@@ -27,10 +28,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -47,6 +48,7 @@ from bench.models.cache import ensure
 from bench.models.catalog import parse
 from bench.strategy import Plan, TaskContext
 from bench.train.loop import adapt
+from benchmarks.paired import ratio
 
 BATCH, SEQUENCE, WARM_UP, ALONE = 8, 32, 4, 5000
 """Short rows make short steps, in which measuring weighs most."""
@@ -60,8 +62,8 @@ class Switched(Meter):
     """A meter that measures only some steps; off, it counts examples (the loop must end) and does nothing else."""
 
     on: bool = True
-    asked: list[float] = field(default_factory=list)
-    """When the loop asked for each step's cost: between two of these lies one whole turn of the loop."""
+    asked: list[tuple[float, float]] = field(default_factory=list)
+    """When the loop asked for each step's cost, by processor and wall: between two of these lies one whole turn."""
     watched: list[nn.Module] = field(default_factory=list)
 
     def cost(self, examples: int, tokens: int, *shapes: tuple[Any, ...]) -> float:
@@ -70,7 +72,7 @@ class Switched(Meter):
         self.unwatch()
         if self.on:
             self.watch(self.watched)
-        self.asked.append(time.perf_counter())
+        self.asked.append((time.process_time(), time.perf_counter()))
         return super().cost(examples, tokens, *shapes) if self.on else 0.0
 
     def affords(self, cost: float) -> bool:
@@ -111,14 +113,15 @@ def prepared(model: str, strategy: str, readout: Any) -> Plan:
     return plan
 
 
-def turns(plan: Plan, pairs: int) -> tuple[list[float], float]:
-    """Seconds of every turn of the loop after warm-up, and of a step that counts FLOPs over the median measured one."""
+def turns(plan: Plan, pairs: int) -> tuple[list[tuple[float, float]], float]:
+    """Processor and wall seconds of every turn of the loop after warm-up, and the seconds of a step that counts FLOPs
+    over the median measured one."""
     steps = WARM_UP + 2 * pairs + 1
     meter = Switched(Budget(train_examples=BATCH * steps), tick=telling())
     meter.watched = plan.seen
     context: Any = plan.answer
     adapt(plan, context, meter)
-    took = np.diff(meter.asked)[WARM_UP:].tolist()
+    took = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(meter.asked)][WARM_UP:]
     timed = [s.seconds for s in meter.steps if s.timed]
     meter.book.counted.clear()
     again = Meter(Budget(train_examples=BATCH * 5))
@@ -180,15 +183,15 @@ def alone(batch: Any, rounds: int = ALONE) -> float:
     return statistics.median(full) - statistics.median(bare)
 
 
-def paired(took: list[float], pairs: int) -> dict[str, float]:
-    """Median ratio minus one over neighbouring turns, on over off, with a 95% percentile bootstrap over pairs."""
-    ratios = []
+def paired(took: list[tuple[float, float]], pairs: int) -> dict[str, float]:
+    """Median ratio minus one over neighbouring turns, on over off, with a 95% bootstrap interval over pairs."""
+    ratios: list[tuple[float, float]] = []
     for first in range(0, 2 * pairs, 2):
         one, two = took[first], took[first + 1]
-        ratios.append(one / two if measured(WARM_UP + first) else two / one)
-    drawn = np.random.default_rng(0).choice(ratios, size=(10_000, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return {"overhead": statistics.median(ratios) - 1, "low": float(low) - 1, "high": float(high) - 1}
+        on, off = (one, two) if measured(WARM_UP + first) else (two, one)
+        ratios.append((on[0] / off[0], on[1] / off[1]))
+    cpu, wall = (ratio([pair[clock] for pair in ratios]) for clock in (0, 1))
+    return {"overhead": cpu["ratio"] - 1, "low": cpu["low"] - 1, "high": cpu["high"] - 1, "wall": wall["ratio"] - 1}
 
 
 def run(model: str, strategy: str, readout: str, pairs: int) -> dict[str, Any]:
@@ -197,7 +200,7 @@ def run(model: str, strategy: str, readout: str, pairs: int) -> dict[str, Any]:
     assert plan.examples is not None and plan.collate is not None
     batch = plan.collate(plan.examples().encoded)
     took, counted = turns(plan, pairs)
-    step = statistics.median(took)
+    step = statistics.median(wall for _, wall in took)
     print(f"{model}: {step:.3f} s a step, {paired(took, pairs)}", flush=True)
     meter = alone(batch)
     return {
@@ -216,7 +219,10 @@ def run(model: str, strategy: str, readout: str, pairs: int) -> dict[str, Any]:
 
 def markdown(found: dict[str, Any]) -> str:
     """The report."""
-    head = "| cell | step | paired overhead (95% interval) | meter alone | share of the step | a step counting FLOPs |"
+    head = (
+        "| cell | step | paired overhead (95% interval) | on the wall | meter alone | share of the step "
+        "| a step counting FLOPs |"
+    )
     lines = [
         "# What measuring costs",
         "",
@@ -224,21 +230,22 @@ def markdown(found: dict[str, Any]) -> str:
         f"At most {BOUND:.1%} of step time is allowed.",
         "",
         head,
-        "| :--- | ---: | ---: | ---: | ---: | ---: |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for cell in found["cells"]:
         pair = cell["paired"]
         name = f"{cell['model']}, {cell['strategy']}, {cell['batch']} x {cell['padded_length']}"
         found_paired = f"{pair['overhead']:+.2%} [{pair['low']:+.2%}, {pair['high']:+.2%}]"
+        alone_us, counts = cell["alone_seconds"] * 1e6, cell["counting_step_ratio"]
         lines.append(
-            f"| {name} | {cell['step_seconds'] * 1000:.1f} ms | {found_paired} | {cell['alone_seconds'] * 1e6:.0f} µs "
-            f"| {cell['alone_share']:.3%} | x {cell['counting_step_ratio']:.2f} |"
+            f"| {name} | {cell['step_seconds'] * 1000:.1f} ms | {found_paired} | {pair['wall']:+.2%} "
+            f"| {alone_us:.0f} µs | {cell['alone_share']:.3%} | x {counts:.2f} |"
         )
     machine = found["environment"]["machine"]
     lines += [
         "",
-        f"{found['cells'][0]['pairs']} pairs of steps a cell, on, off, off, on; {ALONE:,} rounds of the meter alone. "
-        f"{machine['cpu']}, {machine['cores']} cores, load {found['load']:.1f} when it began.",
+        f"{found['cells'][0]['pairs']} pairs of steps a cell, on, off, off, on, on one thread; {ALONE:,} rounds of the "
+        f"meter alone. {machine['cpu']}, {machine['cores']} cores, load {found['load']:.1f} when it began.",
         "",
         "Where the paired interval is wider than the allowance, other processes were at work and the figure of the "
         "meter alone is the one that counts. FLOPs are counted at most at three lengths a batch size; such steps stand "
@@ -252,6 +259,7 @@ def main(arguments: list[str]) -> int:
     asked = [int(argument.removeprefix("pairs=")) for argument in arguments if argument.startswith("pairs=")]
     pairs = max([FEWEST_PAIRS, *asked])
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     found: dict[str, Any] = {"load": os.getloadavg()[0], "cells": []}
     found["environment"] = environment(torch.get_num_threads())
     REPORT.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ class Counter(TorchDispatchMode):
 
     torch's own counter, whose formulas these are, also tells whose FLOPs they are: its hooks on modules keep what
     checkpointing computes again alive until the next garbage collection, so that counting would raise the peak it
-    stands beside. And it looks for a decomposition at every call, which takes a third of a rehearsal's time.
+    stands beside. And it looks for a decomposition at every call, which takes a sixth of a rehearsal's time.
     """
 
     def __init__(self) -> None:
