@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def test_the_front_has_a_probability(three: str) -> None:
     # nothing is as small and as fast as zero_shot; full is larger and slower than lora and hardly better
     assert shares[0] == "100%" and int(shares[3][:-1]) < 90
     assert "retraining is not in it" not in three
+
+
+def test_milliseconds_put_nothing_on_the_front(tmp_path: Path) -> None:
+    """Prompting trains nothing: a few milliseconds less do not make up for a worse score and more memory."""
+    run_dir = write_run(tmp_path / "results", Fake(tasks=("sst2",), strategies=("zero_shot", "lora"), seeds=(0, 1, 2)))
+    for path in run_dir.glob("*/result.json"):
+        record = json.loads(path.read_text())
+        better = record["cell"]["strategy"] == "lora"
+        record["phases"]["adapt"]["seconds"] = 0.08 if better else 0.01
+        for phase in record["phases"].values():
+            phase["peak_rss_bytes"] = 10**9 if better else 2 * 10**9
+        path.write_text(json.dumps(record))
+    text = render(run_dir, tmp_path / "reports")[1].read_text(encoding="utf-8")
+    assert row(text, "Leaderboard", "lora")[-2] == "100%" and int(row(text, "Leaderboard", "zero_shot")[-2][:-1]) < 50
 
 
 def test_the_smallest_difference_is_printed(three: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 ABSENT = "not measured"
 GIB = 1024**3
+INSTANT = 0.095
+"""Seconds below which a time is shown as next to none, and times are alike."""
 
 
 def plain(text: object) -> str:
@@ -83,7 +85,7 @@ def seconds(value: float | None) -> str:
     number = finite(value)
     if number is None:
         return ABSENT
-    if number < 0.095:
+    if number < INSTANT:
         return "0 s" if number == 0 else "< 0.1 s"
     if number < 9.95:
         return f"{number:.1f} s"

@@ -65,7 +65,7 @@ def _ranks(board: Board, pairs: list[Pair]) -> dict[str, tuple[tuple[int, int], 
 def _fronts(board: Board, gathered: Gathered) -> dict[str, float]:
     """Chance to be on the front of mean score, peak memory and training time, among rows with all three."""
     rows = [
-        (row, (row.memory.size, row.adapt_seconds))
+        (row, (row.memory.size, max(row.adapt_seconds, show.INSTANT)))  # who trains nothing takes some ms or others
         for row in board.ranked
         if row.memory is not None
         and row.adapt_seconds is not None
@@ -138,7 +138,8 @@ def ranks_note(board: Board, found: dict[str, Standing]) -> list[str]:
         trained = "" if _enough(board.ranked) else " Of these trained models: retraining is not in it."
         notes.append(
             "On the front: how often, over bootstrap draws of test items and seeds, no other strategy is at "
-            f"least as good with no more memory and training time; costs are taken as measured.{trained}"
+            "least as good with no more memory and training time; costs are taken as measured, but for times below "
+            f"0.1 s, which are alike.{trained}"
         )
     return notes
 
