@@ -122,9 +122,10 @@ def names_blocks(options: dict[str, Any]) -> bool:
     """Whether an option picks blocks, by number or so many of them, so that shallow models would lack some."""
     if any(isinstance(options.get(key), int) and options[key] > SHALLOW[0] for key in TOP):
         return True
-    given = options.get("config")  # PEFT's own keys, where its configuration is passed through
-    picked = given.keys() & BY_NUMBER if isinstance(given, dict) else set()
-    return any(given[key] is not None for key in picked) or any(NUMBERED.search(word) for word in words_of(options))
+    config = options.get("config")  # PEFT's own keys, where its configuration is passed through
+    given: dict[str, Any] = config if isinstance(config, dict) else {}
+    numbered = any(given.get(key) is not None for key in BY_NUMBER)
+    return numbered or any(NUMBERED.search(word) for word in words_of(options))
 
 
 def words_of(value: Any) -> Iterator[str]:
