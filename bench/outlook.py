@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.cards import GIB, PROCESS_BYTES, Card
+from bench.cards import CONTEXT_BYTES, GIB, PROCESS_BYTES, Card
 from bench.claims import Tested, examined
 from bench.config import Request
 from bench.earlier import earlier_seconds, like
@@ -69,15 +69,15 @@ def with_prediction(job: Job, known: Predicted) -> Job:
 
 
 def limit_of(job: Job, target: Card | None, here: bool = True) -> int | None:
-    """Bytes the cell may take: the cap, else the target card, else the card of this machine if it runs `here`. On a CPU
-    the cap is one on the whole process, so what its libraries take is subtracted."""
+    """Bytes the cell may take: the cap, else the target card, else the card of this machine if it runs `here`, both
+    without CUDA's context. On a CPU the cap is one on the whole process, so what its libraries take is subtracted."""
     if job.memory_gib is not None:
         process = PROCESS_BYTES if job.cell.device == "cpu" else 0
         return round(job.memory_gib * GIB) - process
     if target is not None:
         return target.usable_bytes
     described = card.describe() if job.cell.device == "cuda" and here else None
-    return None if described is None else int(described["memory_bytes"])
+    return None if described is None else int(described["memory_bytes"]) - CONTEXT_BYTES
 
 
 def claims(request: Request, planned: Planned, known: dict[str, Predicted]) -> list[Tested]:

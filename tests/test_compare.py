@@ -161,3 +161,39 @@ def test_other_libraries_and_processors_are_told(tmp_path: Path) -> None:
     assert one.remarks[0].startswith(
         "the environment differs (torch 2.13.0 -> 2.14.0, processor AMD EPYC 7B13 -> another, threads 2 -> 4): "
     )
+
+
+@pytest.mark.parametrize("strategy", ["lora", "zero_shot"])
+def test_work_that_a_record_left_out_because_there_was_none_is_0(tmp_path: Path, strategy: str) -> None:
+    """Checkpointing that nobody asked for, and steps of a strategy that took none: neither had a figure before."""
+    idle = dict.fromkeys(("flops", "tokens", "padded_tokens", "steps", "examples", "forwards"))
+    if strategy == "lora":
+        before, after = full, phase("adapt", recomputed_flops=1.4e12)
+    else:
+        before = changed(strategy, phase("adapt", **idle))
+        after = phase("adapt", flops=5e12, tokens=9, padded_tokens=9, steps=1, examples=1, forwards=1)
+    base = write_run(tmp_path / "base", Fake(**{**SMALL, "edit": before}))
+    new = write_run(tmp_path / "new", Fake(**{**SMALL, "edit": changed(strategy, after)}))
+    worse = compare(read_side(str(base)), read_side(str(new))).of("regression")
+    wanted = {"adapt: recomputed_flops": 1.4e12} if strategy == "lora" else {"adapt: flops": 5e12}
+    assert {(f.figure, f.before, f.after) for f in worse} >= {(name, 0, value) for name, value in wanted.items()}
+    back = compare(read_side(str(new)), read_side(str(base)))
+    assert {f.figure for f in back.of("improvement")} >= set(wanted)
+
+
+def test_a_count_that_is_no_number_is_not_less(tmp_path: Path) -> None:
+    base, new = runs(tmp_path)
+    for path in new.glob("*-lora-*/result.json"):
+        path.write_text(path.read_text().replace("4100000000000.0", "NaN"))
+    assert [f.kind for f in compare(read_side(str(base)), read_side(str(new))).findings] == ["regression"] * 2
+
+
+def test_other_data_is_told(tmp_path: Path) -> None:
+    def other(result: Result) -> Result:
+        read = result.data.model_copy(update={"fingerprint": "sha256:" + "0" * 64, "source": "sample"})
+        return full(result).model_copy(update={"data": read})
+
+    one = found(tmp_path, other)
+    assert one.code == 0 and one.remarks == [
+        "the data differ (sst2: mirror sha256:7e7e7e7e -> sample sha256:00000000): counts and scores are of other rows"
+    ]

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gate_runs import LORA, SMALL, answer, changed, found, full, runs
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from gate_runs import LORA, SMALL, Edit, answer, changed, found, full, runs
 from records_factory import Fake, write_run
 
 from bench.compare.sides import read_side
@@ -134,3 +137,76 @@ def test_label_scores_that_moved_are_told(tmp_path: Path) -> None:
     one = compare(read_side(str(base)), read_side(str(new)))
     assert one.code == 0
     assert one.remarks == [f"label scores moved in 1 cell whose answers stand, by at most 0.25 ({LORA})"]
+
+
+def at(value: float) -> Edit:
+    """The recorded score alone."""
+
+    def edit(result: Result) -> Result:
+        score = result.scores["accuracy"].model_copy(update={"value": value})  # type: ignore[index]
+        return result.model_copy(update={"scores": {"accuracy": score}})
+
+    return edit
+
+
+def share(folder: Path) -> float:
+    """Right answers of lora's first cell."""
+    table = pq.read_table(next(folder.glob("*-lora-s1-*/predictions.parquet"))).to_pydict()
+    return float(np.mean([a == b for a, b in zip(table["label"], table["predicted"], strict=True)]))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.99])
+def test_a_score_that_its_predictions_do_not_give_is_a_regression(tmp_path: Path, value: float) -> None:
+    """The answers stand, so no test sees anything: the metric itself is computed otherwise, up or down."""
+    one = found(tmp_path, changed("lora", at(value)))
+    [worse] = one.findings
+    assert (worse.kind, worse.cell, worse.after) == ("regression", LORA, value)
+    assert worse.says.endswith("the metric is computed otherwise")
+
+
+def test_seeds_with_items_of_their_own_are_tested_alone(tmp_path: Path) -> None:
+    """The first seed stands and the second falls: its items are others, and it must not go untested for that."""
+    seeds = {**SMALL, "seeds": (0, 1)}
+    base = write_run(tmp_path / "base", Fake(**{**seeds, "edit": full}))
+
+    def moved(folder: Path, lost: int) -> None:
+        for path in folder.glob("*-lora-s1-*/predictions.parquet"):
+            table = pq.read_table(path).to_pydict()
+            table["row"] = [row + 1000 for row in table["row"]]
+            right = [i for i, (a, b) in enumerate(zip(table["label"], table["predicted"], strict=True)) if a == b]
+            for i in right[:lost]:
+                table["predicted"][i] = 1 - table["predicted"][i]
+            pq.write_table(pa.table(table), path)
+
+    def fallen(result: Result) -> Result:
+        mine = result.cell.strategy == "lora" and result.cell.seed == 1
+        return at(share(base) - 80 / 200)(full(result)) if mine else full(result)
+
+    new = write_run(tmp_path / "new", Fake(**{**seeds, "edit": fallen}))
+    moved(base, 0)
+    moved(new, 80)  # fewer than half of the answers
+    [worse] = compare(read_side(str(base)), read_side(str(new))).of("regression")
+    assert worse.cell == "smollm2-135m-instruct sst2 lora s1" and "(80 items lost, 0 won)" in worse.says
+
+
+def test_items_drawn_otherwise_from_the_same_data_are_a_regression(tmp_path: Path) -> None:
+    base, new = runs(tmp_path)
+    answer(new, "lora", lambda table: table.update(row=[row + 5 for row in table["row"]]))
+    [worse] = compare(read_side(str(base)), read_side(str(new))).findings
+    assert (worse.kind, worse.figure, worse.after) == ("regression", "other test items", "5 of 200")
+
+
+def test_answers_that_are_gone_guard_nothing(tmp_path: Path) -> None:
+    base, new = runs(tmp_path)
+    next(new.glob("*-lora-*/predictions.parquet")).unlink()
+    [worse] = compare(read_side(str(base)), read_side(str(new))).findings
+    assert (worse.kind, worse.figure, worse.says) == ("regression", "answers", "nothing guards them any more")
+    back = compare(read_side(str(new)), read_side(str(base)))
+    assert back.code == 0, "what the base did not keep cannot be compared"
+
+
+def test_other_clusters_do_not_excuse_a_drop(tmp_path: Path) -> None:
+    base, new = runs(tmp_path, skill=0.6)
+    answer(new, "lora", lambda table: table.update(cluster=[i // 2 for i in range(len(table["row"]))]))
+    worse = compare(read_side(str(base)), read_side(str(new))).of("regression")
+    assert LORA in {f.cell for f in worse} and "over clusters" in {f.cell: f for f in worse}[LORA].says

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_fixtures import Fault
-from gate_runs import LORA, SMALL, changed, phase, runs
+from gate_runs import LORA, SMALL, answer, changed, phase, runs
 from records_factory import Fake, write_run
 
 from bench.cli import main
 from bench.compare.show import escaped
+from bench.compare.sides import read_side
+from bench.compare.whole import compare
 from bench.records import Result
 
 pytest_plugins = ("fault_fixtures",)
@@ -136,3 +139,53 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
     base, new = runs(tmp_path)
     code, _, heavy, _ = watched("compare", str(base), str(new))
     assert code == 0 and heavy == []
+
+
+DAMAGES = [
+    ({"schema_version": 99}, {}, "written by a newer version (schema_version 99, this version reads 1): update"),
+    ({"schema_version": 0}, {}, "is damaged: schema_version 0, this version reads 1 and knows no way from there"),
+    ({}, {"label": [1, 0]}, "is damaged: cells.0.predictions: Value error, its columns are not of one length"),
+    ({}, {"row": [float("nan")] * 20}, "is damaged: cells.0.predictions: Value error, a row, a label or an answer is no"),
+    ({}, {"row": [1e300] * 20}, "is damaged: cells.0.predictions: Value error, a row, a label or an answer is no"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("record", "columns", "says"), DAMAGES)
+def test_a_baseline_of_another_schema_or_with_broken_columns_is_refused(
+    here: Path, fault: Fault, record: dict[str, Any], columns: dict[str, Any], says: str
+) -> None:
+    """Silently compared, or read without its answers, it would guard nothing."""
+    write_run(here, Fake(**{**SMALL, "name": "base", "items": 20}))
+    assert main(["compare", "base", "keep=kept.json"]) == 0
+    kept = json.loads((here / "kept.json").read_text())
+    assert kept["schema_version"] == 1
+    kept["cells"][0]["result"].update(record)
+    kept["cells"][0]["predictions"].update(columns)
+    (here / "kept.json").write_text(json.dumps(kept))
+    assert fault("compare", "kept.json", "base").startswith(f"kept.json{'' if says[0] == 'i' else ':'} {says}")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("cells", ["[1]", "[{}]", '[{"result": 1}]', "1"])
+def test_a_baseline_whose_cells_are_none_is_refused(here: Path, fault: Fault, cells: str) -> None:
+    (here / "odd.json").write_text(f'{{"baseline_version": 1, "run": "x", "cells": {cells}}}')
+    assert fault("compare", "odd.json", "odd.json").startswith("odd.json is damaged: ")
+    (here / "deep.json").write_text("[" * 100_000)
+    assert "deep.json is no baseline: not JSON" in fault("compare", "deep.json", "odd.json")
+
+
+def test_a_column_that_holds_no_numbers_is_no_answer(tmp_path: Path) -> None:
+    base, new = runs(tmp_path)
+    answer(new, "lora", lambda table: table.update(label=[None] * len(table["label"])))
+    [worse] = compare(read_side(str(base)), read_side(str(new))).findings
+    assert worse.figure == "answers" and worse.kind == "regression"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_number_that_json_cannot_hold_is_not_kept(here: Path, fault: Fault) -> None:
+    write_run(here, Fake(**{**SMALL, "name": "base", "items": 20}))
+    answer(here / "base", "lora", lambda table: table.update(score_0=[float("-inf")] * 20))
+    said = fault("compare", "base", "keep=x.json")
+    assert said.startswith("keep: sst2-lora-s0-") and "holds a number that is not finite; run the cell again" in said
+    assert not (here / "x.json").exists()

@@ -278,3 +278,31 @@ def test_no_cell_to_time(
     monkeypatch.setattr("test_compare_speed.speedy", lambda factor: lambda r: r.model_copy(update={"phases": {}}))
     assert main(CODE) == 0
     assert "speed: not gated: no cell has a step to time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["untimed", "ended"])
+def test_steps_that_are_not_timed_any_more_are_a_regression(
+    played: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    """Without a ratio there is nothing to test, and a cell that fails in every pair would pass."""
+
+    def edited(factor: float) -> Callable[[Result], Result]:
+        def edit(result: Result) -> Result:
+            adapt = result.phases["adapt"]
+            slower = {"step_seconds": 99.0, "steps": 32, "tokens_per_second": None}
+            gone = adapt.model_copy(update=slower if how == "untimed" else dict.fromkeys(slower))
+            return result if factor == 1 else result.model_copy(update={"phases": {**result.phases, "adapt": gone}})
+
+        return edit
+
+    monkeypatch.setattr("test_compare_speed.speedy", edited)
+    away = staticmethod(lambda key, repeat: 0.0 if key == "new_code" and repeat else 1.0)
+    monkeypatch.setattr(Played, "factors", away)
+    assert main([*CODE, "--json"]) == 1
+    worse = json.loads(capsys.readouterr().out)["regressions"]
+    assert {(f["figure"], f["before"], f["after"]) for f in worse} == {(STEP, "3 pairs", "0 pairs")} and len(worse) == 2
+    assert worse[0]["says"] == "its steps are not timed any more, so nothing guards their speed"
+    monkeypatch.setattr(
+        Played, "factors", staticmethod(lambda key, repeat: 0.0 if key == "base_code" and repeat else 1)
+    )
+    assert main(CODE) == 0, "what the base did not time cannot be compared"

@@ -112,3 +112,13 @@ def test_counts_what_torchs_own_counter_counts(family: str, inference: bool) -> 
     with FlopCounterMode(display=False, custom_mapping=formulas()) as whole:
         work()
     assert count.flops == whole.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_condition_is_counted_by_the_branch_it_takes(inference: bool) -> None:
+    """torch raises where a mode does not say that it knows operators whose arguments are functions."""
+    x = torch.ones(4, 4)
+    for taken, flops in ((True, 2 * 4**3), (False, 0)):
+        with torch.inference_mode(inference), counting() as count:
+            out = torch.cond(torch.tensor(taken), lambda one: one @ one, lambda one: one + 1, (x,))
+        assert count.flops == flops and torch.equal(out, x @ x if taken else x + 1)

@@ -13,7 +13,7 @@ from bench.config import load
 from bench.job import Job
 from bench.models.base import load_base
 from bench.models.catalog import parse
-from bench.predict.depth import SHALLOW, extrapolated
+from bench.predict.depth import SHALLOW, extrapolated, names_blocks
 from bench.predict.fakes import fake_base
 from bench.predict.live import Live
 from bench.predict.rehearse import Rehearsal, rehearse
@@ -155,3 +155,26 @@ def test_checkpointing_holds_less_and_counts_what_it_repeats(strategy: str) -> N
     kept, dropped = (rehearse(one, fake_base(ref, None, torch.float32, 6), False) for one in (order, again))
     assert dropped.peaks["adapt forward"].parts["activations"] < kept.peaks["adapt forward"].parts["activations"] / 3
     assert dropped.flops == kept.flops
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"last_blocks": 6}, True),
+        ({"last_blocks": 4}, False),  # in both shallow models, and as many in each
+        ({"last_blocks": None}, False),
+        ({"top_layers": 5}, True),
+        ({"config": {"layers_to_transform": [20, 21]}}, True),
+        ({"config": {"layers_to_transform": None, "target_modules": ["c_attn"]}}, False),
+        ({"config": {"rank_pattern": {"^h.23.attn": 4}}}, True),
+        ({"target_modules": r".*\.(2[0-9])\.self_attn\.q_proj"}, True),
+        ({"target_modules": r"layers\.\d+\.mlp\.up_proj"}, True),
+        ({"target_modules": r".*attn\.c_attn"}, False),
+        ({"target_modules": ["q_proj", "fc1", "w1"], "lr": 1e-3}, False),
+        ({"parameters": ["*attn.*", "*Attention.*"]}, False),
+        ({"parameters": ["*.h.1?.*"]}, True),
+    ],
+)
+def test_options_that_pick_blocks_are_seen(options: dict[str, object], named: bool) -> None:
+    """Models of four and eight blocks would lack them, or hold another share of them: such cells are rehearsed whole."""
+    assert names_blocks(options) is named

@@ -106,6 +106,19 @@ def test_the_cap_on_a_cpu_holds_the_process_too(monkeypatch: pytest.MonkeyPatch)
     assert sized([one], {one.cell.id: limit}, Oracle(near / GIB, 0))[one.cell.id].fits is None
 
 
+def test_the_card_of_this_machine_is_judged_as_the_same_one_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's context takes room of either."""
+    from bench.cards import card_named
+    from bench.outlook import limit_of
+
+    t4 = card_named("t4")
+    monkeypatch.setattr("bench.measure.card.describe", lambda: {"memory_bytes": t4.memory_bytes})
+    one = job()
+    one = one.model_copy(update={"cell": one.cell.model_copy(update={"device": "cuda"}), "memory_gib": None})
+    assert limit_of(one, None) == limit_of(one, t4) == t4.usable_bytes
+    assert limit_of(one, None, here=False) is None
+
+
 def test_a_cpu_needs_what_stays_resident() -> None:
     """Tensors, or the weights and what the allocator is expected to hold on top, whichever is more."""
     parts = {"parameters": 100, "activations": 50}

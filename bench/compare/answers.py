@@ -22,13 +22,15 @@ from bench.compare.sides import Seen
 from bench.records import NEAR_TIE
 from bench.report.collect import CellView
 from bench.report.format import count
-from bench.report.predictions import Unusable, positive_of
+from bench.report.predictions import DAMAGED, Unusable, positive_of
 from bench.stats.contamination import paired
 from bench.stats.pairs import holm, jackknife_variance
 
 LEVEL = 0.05
 TURNED = 0.5
 """Share of answers beyond near-ties from which on they are called turned over."""
+MEANT = {"limit", "task_digest", "numerics"}
+"""Parts of a definition that say which items are asked about."""
 DRAWS = 100_000
 """Exchanges of a randomisation test: its least p must stay below the level when many cells are corrected for."""
 
@@ -50,18 +52,21 @@ def compared(pairs: list[Match]) -> tuple[list[Finding], list[str]]:
     """Findings of scores and answers over all pairs, and remarks on what could not be tested."""
     findings: list[Finding] = []
     remarks: list[str] = []
-    groups: dict[str, list[Match]] = defaultdict(list)
+    groups: dict[tuple[str, bytes, bytes], list[Match]] = defaultdict(list)
     moved: list[tuple[float, str]] = []
     for pair in pairs:
         if not (pair.base.ok and pair.new.ok):
             continue
         findings += labels(pair)
-        if comparable(pair):
-            findings += answers(pair)
-            moved += [(by, pair.name)] if (by := scores_moved(pair)) else []
-            groups[group(pair)].append(pair)
+        if not comparable(pair):
+            findings += [*drawn(pair), *untested(pair)]
+            continue
+        findings += answers(pair)
+        moved += [(by, pair.name)] if (by := scores_moved(pair)) else []
+        if (wrong := miscounted(pair)) is not None:
+            findings.append(wrong)
         else:
-            findings += untested(pair)
+            groups[group(pair)].append(pair)
     if moved:
         by, where = max(moved)
         remarks.append(
@@ -83,12 +88,15 @@ def judged(one: Drop, p: float, of: int) -> Finding:
     return Finding(kind, "score", one.name, one.metric, one.before, one.after, why)  # type: ignore[arg-type]
 
 
-def group(pair: Match) -> str:
-    """What is tested together: all seeds of a strategy on a task under one budget."""
-    info = pair.base.info
+def group(pair: Match) -> tuple[str, bytes, bytes]:
+    """What is tested together: all seeds of a strategy on a task under one budget that answered the same items. A
+    planted cell's are drawn by its seed, so each of those is tested alone."""
+    info, items = pair.base.info, pair.base.items
+    assert items is not None
     budget = {key: value for key, value in info.budget.items() if key not in CAPS}
     told = [info.model, info.task, info.strategy, info.readout, info.precision, info.device, info.plant, info.engine]
-    return json.dumps([told, budget, info.options, info.budget.get("trials")], sort_keys=True, default=str)
+    named = json.dumps([told, budget, info.options, info.budget.get("trials")], sort_keys=True, default=str)
+    return named, items.rows.tobytes(), items.labels.tobytes()
 
 
 def labels(pair: Match) -> Iterator[Finding]:
@@ -107,14 +115,49 @@ def labels(pair: Match) -> Iterator[Finding]:
 
 
 def comparable(pair: Match) -> bool:
-    """Whether both sides answered the same items."""
+    """Whether both sides answered the same items. Which clusters they come in is no part of an item."""
     base, new = pair.base.items, pair.new.items
-    return base is not None and new is not None and base.same(new) and set(base.kept) == set(new.kept)
+    if base is None or new is None or set(base.kept) != set(new.kept):
+        return False
+    return np.array_equal(base.rows, new.rows) and np.array_equal(base.labels, new.labels)
+
+
+def drawn(pair: Match) -> Iterator[Finding]:
+    """Other rows that are asked about while the data, the task and the limit are the same: items are drawn otherwise,
+    and no score can be compared."""
+    base, new = pair.base.items, pair.new.items
+    if base is None or new is None or np.array_equal(base.rows, new.rows) or MEANT & set(pair.differs):
+        return
+    assert pair.base.result is not None and pair.new.result is not None
+    if pair.base.result.data.fingerprint == pair.new.result.data.fingerprint:
+        n = len(set(new.rows.tolist()) - set(base.rows.tolist()))
+        words = "the data is the same, so its items are drawn otherwise"
+        yield Finding("regression", "labels", pair.name, "other test items", 0, f"{n} of {len(new.rows)}", words)
+
+
+def miscounted(pair: Match) -> Finding | None:
+    """A recorded score that its predictions do not give, where the base's do: the metric is computed otherwise."""
+    metric, before, after = pair.base.info.metric, value(pair.base), value(pair.new)
+    if before == after or not gives(pair.base) or gives(pair.new):
+        return None
+    words = "its predictions do not give it, and the base's gave its own: the metric is computed otherwise"
+    return Finding("regression", "score", pair.name, metric, before, after, words)
+
+
+def gives(cell: Seen) -> bool:
+    """Whether the predictions of a cell give the score it recorded."""
+    try:
+        positive_of(cell.info.metric, cell.items, _view(cell))  # type: ignore[arg-type]
+    except DAMAGED:
+        return False
+    return True
 
 
 def untested(pair: Match) -> Iterator[Finding]:
     """A score without the same items on both sides: a drop cannot be excused by any test."""
     before, after = value(pair.base), value(pair.new)
+    if pair.base.items is not None and pair.new.items is None and after is not None and (before or 0) <= after:
+        yield Finding("regression", "answers", pair.name, "answers", "kept", None, "nothing guards them any more")
     if before is None or before == after:
         return
     missing = [side for side, one in (("base", pair.base), ("new", pair.new)) if one.items is None]
@@ -194,17 +237,18 @@ def drop(members: list[Match]) -> Drop:
     """
     first = members[0]
     assert first.base.items is not None
-    metric, clusters = first.base.info.metric, first.base.items.clusters
-    same = [m for m in members if m.base.items is not None and m.base.items.same(first.base.items)]
-    before = float(np.mean([value(m.base) or 0.0 for m in same]))
-    after = float(np.mean([value(m.new) or 0.0 for m in same]))
-    name = first.name if len(same) == 1 else f"{first.name.rsplit(' s', 1)[0]} over {len(same)} seeds"
-    right = [(m.base.items.correct, m.new.items.correct) for m in same if m.base.items and m.new.items]
-    if metric == "accuracy" and all(a is not None and b is not None for a, b in right):
+    metric, found = first.base.info.metric, [m.items.clusters for m in (first.base, first.new) if m.items is not None]
+    clusters = next((one for one in found if one is not None), None)
+    before = float(np.mean([value(m.base) or 0.0 for m in members]))
+    after = float(np.mean([value(m.new) or 0.0 for m in members]))
+    name = first.name if len(members) == 1 else f"{first.name.rsplit(' s', 1)[0]} over {len(members)} seeds"
+    right = [(m.base.items.correct, m.new.items.correct) for m in members if m.base.items and m.new.items]
+    honest = all(gives(m.base) and gives(m.new) for m in members)
+    if metric == "accuracy" and honest and all(a is not None and b is not None for a, b in right):
         gained = np.mean([b.astype(float) - a for a, b in right], axis=0)  # type: ignore[union-attr]
-        p, test = by_items(gained, clusters, len(same))
+        p, test = by_items(gained, clusters, len(members))
     else:
-        p, test = by_metric(same, metric, clusters)
+        p, test = by_metric(members, metric, clusters)
     return Drop(name, metric, before, after, p, test)
 
 
@@ -231,6 +275,7 @@ def by_metric(members: list[Match], metric: str, clusters: NDArray[np.int64] | N
         for m in members:
             assert m.base.items is not None and m.new.items is not None and m.base.result is not None
             positive = positive_of(metric, m.base.items, _view(m.base))
+            positive_of(metric, m.new.items, _view(m.new))  # what is tested must be what was recorded
             differences.append(m.new.items.value(metric, positive) - m.base.items.value(metric, positive))
             left_out.append(m.new.items.left_out(metric, positive) - m.base.items.left_out(metric, positive))
     except (Unusable, KeyError, ValueError):

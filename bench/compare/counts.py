@@ -11,6 +11,8 @@ from bench.report.format import count
 
 PHASE_COSTS = ("flops", "recomputed_flops", "tokens", "padded_tokens", "peak_allocated_bytes")
 """Of a phase; allocated bytes are of CUDA's allocator, which asks for the same blocks every time."""
+STEPPED = PHASE_COSTS[:-1]
+"""Of them, what steps cost."""
 SAME = "the same work was asked for, so this figure must not change at all"
 ABSENT = "it is not measured any more, so nothing guards it"
 NOT_ASKED = "not predicted: predict=false"
@@ -31,9 +33,25 @@ def costs(result: Result) -> Figures:
     for name, phase in result.phases.items():
         if open_ended(result) and name != "predict":
             continue  # how many steps a budget of seconds holds is the machine's business
-        found |= {f"{name}: {figure}": getattr(phase, figure) for figure in PHASE_COSTS}
+        found |= {f"{name}: {figure}": getattr(phase, figure) for figure in PHASE_COSTS} | none_done(name, phase)
+        if idle(phase):
+            continue
         found[f"{name}: forwards an item"] = forwards(phase, result if name == "predict" else None)
     return found
+
+
+def idle(phase: Phase) -> bool:
+    """Whether the phase saw no step at all."""
+    return phase.steps is None and phase.tokens is None and phase.flops is None
+
+
+def none_done(name: str, phase: Phase) -> Figures:
+    """What a record leaves out because there was none of it: 0, so that some of it is more."""
+    if idle(phase):
+        return dict.fromkeys((f"{name}: {figure}" for figure in STEPPED), 0)
+    if phase.flops is not None and phase.recomputed_flops is None:
+        return {f"{name}: recomputed_flops": 0}
+    return {}
 
 
 def work(result: Result) -> dict[str, float | str | None]:
@@ -85,10 +103,10 @@ def exact(pair: Match) -> Iterator[Finding]:
 
 def less_is_better(name: str, figure: str, before: float | None, after: float | None, new: Result) -> Iterator[Finding]:
     """The finding of one figure, if it changed. Where it was not measured before there is nothing to compare with."""
-    if before is None or before == after:
+    if before is None or before == after or (after is None and not before):
         return
     if after is not None:
-        kind = "regression" if after > before else "improvement"
+        kind = "improvement" if after < before else "regression"  # what is no number is not less
         yield Finding(kind, "count", name, figure, before, after)  # type: ignore[arg-type]
     elif not figure.startswith("predicted"):
         yield Finding("regression", "count", name, figure, before, None, ABSENT)

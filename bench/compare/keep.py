@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.compare.sides import BASELINE_VERSION, Baseline, KeptCell, Seen, Side
 from bench.errors import UserFault
-from bench.records import Result
+from bench.records import SCHEMA_VERSION, Result
 from bench.store import write_atomically
 
 DIGITS = 9
@@ -23,8 +23,9 @@ def keep(side: Side, path: Path) -> int:
     if not cells:
         raise UserFault(f"keep: {side.name} holds no record; run the suite first")
     planned = [cell.info.model_dump(mode="json", exclude_defaults=True) for cell in side.cells if cell.result is None]
-    head = {"baseline_version": BASELINE_VERSION, "run": cells[0].result.cell.suite, "planned": planned}
-    lines = [json.dumps(cell.model_dump(mode="json", exclude_defaults=True), allow_nan=False) for cell in cells]
+    versions = {"baseline_version": BASELINE_VERSION, "schema_version": SCHEMA_VERSION}
+    head = {**versions, "run": cells[0].result.cell.suite, "planned": planned}
+    lines = [line(cell) for cell in cells]
     # one line a cell: a diff shows which of them moved
     text = json.dumps(head)[:-1] + ', "cells": [\n' + ",\n".join(lines) + "\n]}\n"
     Baseline.model_validate_json(text)
@@ -34,6 +35,16 @@ def keep(side: Side, path: Path) -> int:
     except OSError as error:
         raise UserFault(f"keep: cannot write {path}: {error.strerror}; allowed: a writable file") from None
     return len(text.encode())
+
+
+def line(cell: KeptCell) -> str:
+    """A cell as JSON. Raises `UserFault` where its record or its predictions hold what JSON cannot."""
+    try:
+        return json.dumps(cell.model_dump(mode="json", exclude_defaults=True), allow_nan=False)
+    except ValueError:
+        raise UserFault(
+            f"keep: {cell.result.cell.id} holds a number that is not finite; run the cell again (rerun=all)"
+        ) from None
 
 
 def kept(cell: Seen) -> KeptCell:

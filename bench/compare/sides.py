@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from bench.errors import UserFault
-from bench.records import CellInfo, Record, Result
+from bench.migrations import Newer, raised
+from bench.records import SCHEMA_VERSION, CellInfo, Record, Result
 from bench.report.collect import CellView, collect
 from bench.report.predictions import DAMAGED, Items, items_of, table_of
+from bench.store import read_json
 
 BASELINE_VERSION = 1
 
@@ -28,11 +30,26 @@ class KeptCell(Record):
     predictions: dict[str, list[float]] | None = None
     """Columns of predictions.parquet; None where the cell has none."""
 
+    @field_validator("predictions")
+    @classmethod
+    def of_one_length(cls, value: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
+        """One number an item in every column: what cannot be read guards nothing, so a damaged file is refused."""
+        if value is None:
+            return value
+        if len({len(column) for column in value.values()}) > 1:
+            raise ValueError("its columns are not of one length")
+        named = (column for name, column in value.items() if not name.startswith("score_"))
+        if any(abs(number) > 2**53 or number != number for column in named for number in column):
+            raise ValueError("a row, a label or an answer is no number that can be held exactly")
+        return value
+
 
 class Baseline(Record):
     """A run in one file, to be committed."""
 
     baseline_version: int = BASELINE_VERSION
+    schema_version: int = 1
+    """Of its records, which leave out what is at its default; files older than this field hold records of version 1."""
     run: str
     planned: list[CellInfo] = Field(default_factory=list)
     """Cells that were planned and have no readable record."""
@@ -119,32 +136,52 @@ def with_answers(cell: Seen, columns: Mapping[str, list[float]]) -> Seen:
     try:
         arrays = {name: np.asarray(values) for name, values in columns.items()}
         items = items_of(arrays)
-    except DAMAGED:
+        order = np.argsort(arrays["row"].astype(np.int64))
+        names = [name for name in arrays if name.startswith("score_")]
+        scores = np.stack([arrays[name][order] for name in names], axis=1).astype(float) if names else None
+    except (*DAMAGED, TypeError):  # a column of a record without a hash may hold anything
         return cell
-    order = np.argsort(arrays["row"].astype(np.int64))
-    names = [name for name in arrays if name.startswith("score_")]
-    scores = np.stack([arrays[name][order] for name in names], axis=1).astype(float) if names else None
     return Seen(cell.info, cell.status, cell.reason, cell.result, items, scores, columns)
 
 
 def read_baseline(path: Path) -> Side:
     """A baseline file. Raises `UserFault` where it is missing, damaged, or of another version."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except OSError as error:
         raise UserFault(f"cannot read the baseline {path}: {error.strerror}") from None
     except ValueError as error:
-        raise UserFault(f"{path} is no baseline: not JSON ({error}); allowed: a file written by keep=FILE") from None
+        why = str(error).removeprefix(f"{path}: ")
+        raise UserFault(f"{path} is no baseline: {why}; allowed: a file written by keep=FILE") from None
     version = raw.get("baseline_version") if isinstance(raw, dict) else None
     if version != BASELINE_VERSION:
         raise UserFault(f"{path} is no baseline: baseline_version {version!r}, this version reads {BASELINE_VERSION}")
     try:
-        kept = Baseline.model_validate(raw)
+        kept = Baseline.model_validate(present(raw))
+    except Newer as error:
+        raise UserFault(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise UserFault(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserFault(f"{path} is damaged: {error}; allowed: a file written by keep=FILE") from None
     cells = [from_kept(cell) for cell in kept.cells]
     return Side(str(path), [*cells, *(Seen(info, "not_run", "not run yet") for info in kept.planned)])
+
+
+def present(raw: dict[str, Any]) -> dict[str, Any]:
+    """A baseline's JSON with its records brought to the present schema version, as those of a run's folder are.
+
+    Raises `Newer` for records of a later version, `ValueError` for those that cannot be brought here.
+    """
+    version = raw.get("schema_version", 1)
+    if not isinstance(raw.get("cells"), list):
+        return raw  # which is said by what reads it
+    cells = [
+        {**cell, "result": raised({"schema_version": version, **cell["result"]}, "result", SCHEMA_VERSION)}
+        for cell in raw["cells"]
+    ]
+    return {**raw, "schema_version": SCHEMA_VERSION, "cells": cells}
 
 
 def from_kept(kept: KeptCell) -> Seen:

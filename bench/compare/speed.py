@@ -108,6 +108,24 @@ def gathered(pairs: Iterable[tuple[str, Result, Result]]) -> Ratios:
     return found
 
 
+def unguarded(pairs: Iterable[tuple[str, Result, Result]]) -> list[Finding]:
+    """Phases whose steps the base times and the new side does not any more, because its cell no longer ends or every
+    step counts FLOPs: they give no ratio, and whatever they take would pass."""
+    seen: dict[tuple[str, str], list[bool]] = {}
+    for name, base, new in pairs:
+        for phase in PHASES:
+            before, after = base.phases.get(phase), new.phases.get(phase)
+            if pace(before):
+                kept = bool(pace(after)) and timed(after) >= timed(before)
+                seen.setdefault((name, phase), []).append(kept)
+    return [
+        Finding("regression", "speed", name, f"{phase} {TOKEN}", f"{len(kept)} pairs", f"{sum(kept)} pairs",
+                "its steps are not timed any more, so nothing guards their speed")
+        for (name, phase), kept in seen.items()
+        if len(kept) >= FEWEST_PAIRS > sum(kept)
+    ]  # fmt: skip
+
+
 def judged(ratios: Ratios, floors: Mapping[str, float]) -> list[Paced]:
     """Every figure with a one-sided t test on its log ratios (Student 1908) that their mean lies above the floor,
     corrected after Holm (1979) over all. `floors`: figure -> log ratio. Figures with too few pairs are left out."""

@@ -78,7 +78,13 @@ def compare(base: Side, new: Side, selected: Sequence[str] = ()) -> Comparison:
         *(one for pair in matched.pairs for one in redefined(pair)),
     ]
     earlier = counts.earlier_records(matched.pairs)
-    remarks = [*environments(base, new), *selected, *counts.unpredicted(matched.pairs), *([earlier] if earlier else [])]
+    remarks = [
+        *environments(base, new),
+        *data(matched.pairs),
+        *selected,
+        *counts.unpredicted(matched.pairs),
+        *([earlier] if earlier else []),
+    ]
     remarks += said
     return Comparison(base.name, new.name, len(matched.pairs), found, remarks)
 
@@ -136,6 +142,23 @@ def environments(base: Side, new: Side) -> list[str]:
         f"{side.name} holds records of several codes or versions" for side in (base, new)
         if side.differing("code_digest") or side.differing("versions")
     ]  # fmt: skip
+
+
+def data(pairs: Sequence[Match]) -> list[str]:
+    """A line where cells of the same name have read other data: their counts and scores are of other rows."""
+    read = {
+        pair.base.info.task: (pair.base.result.data, pair.new.result.data)
+        for pair in pairs
+        if pair.base.result and pair.new.result
+        and pair.base.result.data.fingerprint != pair.new.result.data.fingerprint
+    }  # fmt: skip
+    if not read:
+        return []
+    told = ", ".join(
+        f"{task}: {before.source} {before.fingerprint[:15]} -> {after.source} {after.fingerprint[:15]}"
+        for task, (before, after) in read.items()
+    )
+    return [f"the data differ ({told}): counts and scores are of other rows"]
 
 
 def with_spread(found: Comparison, pairs: list[Match], floors: Known) -> Comparison:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
@@ -123,6 +124,9 @@ class Counter(TorchDispatchMode):
     stands beside. And it looks for a decomposition at every call, which takes a sixth of a rehearsal's time.
     """
 
+    supports_higher_order_operators = True
+    """torch asks: else it raises at `torch.cond`, whose arguments are functions."""
+
     def __init__(self) -> None:
         super().__init__()
         self.formulas = flop_registry | {op: shape_wrapper(formula) for op, formula in formulas().items()}
@@ -130,6 +134,8 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            return self.chosen(func, args)
         formula = self.formulas.get(func.overloadpacket)
         if formula is None and is_composite(func):  # what it is made of has formulas
             with self:
@@ -138,6 +144,15 @@ class Counter(TorchDispatchMode):
         if formula is not None:
             self.total += formula(*args, **kwargs, out_val=out)
         return out
+
+    def chosen(self, func: HigherOrderOperator, args: Any) -> Any:
+        """What `torch.cond` gives, by the branch it takes; of other operators on functions nothing is known, and torch
+        says so."""
+        if func is not torch.ops.higher_order.cond:
+            return NotImplemented
+        condition, yes, no, operands = args
+        with self:
+            return (yes if condition else no)(*operands)
 
 
 @cache

@@ -12,7 +12,7 @@ from bench.compare import floors as noise
 from bench.compare.asked import Asked
 from bench.compare.matching import match
 from bench.compare.sides import Side, read_side
-from bench.compare.speed import Paced, Ratios, gathered, judged
+from bench.compare.speed import Paced, Ratios, gathered, judged, unguarded
 from bench.compare.whole import Comparison, compare
 from bench.errors import UserFault
 from bench.measure.environment import machine
@@ -60,7 +60,8 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
         ]
         if not turns:
             return replace(found, speed="speed: not gated: no cell is ok on both sides")
-        ratios = gathered(pairs(base, new, turns, range(1, asked.pairs + 1), say))
+        seen = list(pairs(base, new, turns, range(1, asked.pairs + 1), say))
+        ratios, lost = gathered(seen), unguarded(seen)
         learned = learnt(asked, ratios)
         paced = judged(ratios, known.floors)
         again = suspects(paced, turns)
@@ -68,8 +69,9 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
             say(f"slower in {count(len(again), 'cell')}: measured once more in fresh pairs")
             fresh = gathered(pairs(base, new, again, range(asked.pairs + 1, 2 * asked.pairs + 1), say))
             paced = confirmed(paced, fresh, known.floors)
+    found = replace(found, findings=[*found.findings, *lost])
     if not paced:
-        return replace(found, speed="speed: not gated: no cell has a step to time")
+        return replace(found, speed="speed: not gated: no cell has a step to time on both sides")
     worse = [one.finding(rerun=True) for one in paced if one.slower]
     words = f"speed: {asked.pairs} pairs a cell in turn, {len(paced)} figures, {known.says}{learned}"
     if again:

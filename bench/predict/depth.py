@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from typing import Any
@@ -32,6 +32,13 @@ SHALLOW = (4, 8)
 MOST_CALLS = 29_000
 """Operators of a whole rehearsal up to which a deep model is rehearsed whole where resident memory is asked for: holes
 in a heap do not grow evenly with depth. That many take 5 s; SmolLM2's IA3 has 17,000, LoRA 32,000, AdaLoRA 82,000."""
+TOP = ("top_layers", "last_blocks")
+"""Options that say how many blocks train, from the top."""
+BY_NUMBER = {"layers_to_transform", "layer_replication"}
+"""Keys of PEFT's configurations that name blocks by number."""
+NUMBERED = re.compile(r"\.\(*(?:\?:)?[\[\d?\\]")
+"""A number, or what stands for one in a glob or pattern, as a part of a parameter's name: `h.11.`, `layers.[12]*`,
+`layers\\.(1|2)\\.`, `h\\.\\d+\\.`."""
 SMALL = 1_000_000
 """Parameters of a model that is rehearsed with its weights: 4 MB."""
 
@@ -112,11 +119,25 @@ def small(model: str) -> bool:
 
 
 def names_blocks(options: dict[str, Any]) -> bool:
-    """Whether an option picks blocks by number, so that a shallow model would lack them."""
-    words = [w for value in options.values() for w in (value if isinstance(value, list) else [value])]
-    return any(isinstance(w, str) and re.search(r"\.[\[\d?]", w) is not None for w in words) or any(
-        isinstance(options.get(key), int) and options[key] > SHALLOW[0] for key in ("top_layers",)
-    )
+    """Whether an option picks blocks, by number or so many of them, so that shallow models would lack some."""
+    if any(isinstance(options.get(key), int) and options[key] > SHALLOW[0] for key in TOP):
+        return True
+    config = options.get("config")  # PEFT's own keys, where its configuration is passed through
+    given: dict[str, Any] = config if isinstance(config, dict) else {}
+    numbered = any(given.get(key) is not None for key in BY_NUMBER)
+    return numbered or any(NUMBERED.search(word) for word in words_of(options))
+
+
+def words_of(value: Any) -> Iterator[str]:
+    """All words of an option: itself, or in lists and as keys or values of mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (*words_of(key), *words_of(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from words_of(inner)
 
 
 def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
