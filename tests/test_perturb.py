@@ -135,6 +135,13 @@ def test_paraphrase_by_rule(text, said):
     assert paraphrase(text) == said
 
 
+@pytest.mark.parametrize("text", ["ÇOK GÜZEL BİR FİLM", "a ſad ſtory"])
+def test_letters_without_a_plain_lower_one_stay(text):
+    """A dotted capital I meets "film" where case is not looked at; it has no entry of its own."""
+    assert paraphrase(text) == text
+    assert paraphrase(f"{text}, a film") == f"{text}, a movie"
+
+
 def test_only_rows_a_rule_meets_are_touched():
     paraphrased = next(one for one in perturbations(make()) if one.name == "paraphrase")
     (variant,) = paraphrased.apply(pool(["a film", "a song"]), make(), 0)
