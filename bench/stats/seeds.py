@@ -53,7 +53,11 @@ def seeds_interval(
             f"{per_seed.shape}, {without.shape}, {level}"
         )
     items = None if clusters is None else np.array([jackknife_variance(without.mean(axis=0), clusters)])
-    low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
+    if clusters is not None and np.unique(np.asarray(clusters)).size < 2:
+        # how clusters differ is not known from one: as wide as what one item tells
+        low, high = bent(per_seed.mean(keepdims=True), np.zeros(1), bounds, float(stats.norm.ppf(0.5 + level / 2)))
+    else:
+        low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
     return Interval(float(low[0]), float(high[0]), "seeds")
 
 
