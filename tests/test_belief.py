@@ -222,6 +222,33 @@ def test_verdicts_in_words(tmp_path: Path, clean: Verdict, words: str) -> None:
     assert row[2].badges[0][1] == f"{clean}: 3"
 
 
+def test_what_was_not_asked_or_is_too_short_is_no_verdict(tmp_path: Path) -> None:
+    """Overlap alone was asked: membership is not "no power", and no false alarm was to be had."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4], 8: [0.4, 0.4, 0.4]})
+    for cell in [*run.cells, *run.planted]:
+        if "contamination" in cell.probes:
+            checks = cell.probes["contamination"].contamination.checks
+            checks[:] = [c for c in checks if c.family == "overlap"]
+    cells = by_strategy(run)
+    said = "No test item stands in what lora read. Membership was not asked of lora."
+    assert verdict_sentence("sst2", cells, "") == said
+    [control] = planted_controls(run)
+    assert sentences(control) == ["Overlap sees the leak from dose 8 on (dose 8: 3 of 3)."]
+    checks[:] = []
+    for cell in cells["lora"]:
+        [one] = cell.probes["contamination"].contamination.checks
+        one.figures["items too short to tell"] = 3.0
+    assert verdict_sentence("sst2", cells, "").startswith(
+        "No test item of four words or more stands in what lora read."
+    )
+    for cell in cells["lora"]:
+        found = cell.probes["contamination"].contamination
+        found.checks[:] = [found.checks[0].model_copy(update={"verdict": "no power"})]
+    assert verdict_sentence("sst2", cells, "").startswith(
+        "Overlap tells nothing of lora: the test items are too short."
+    )
+
+
 def test_the_figure_has_a_dot_for_every_split(tmp_path: Path) -> None:
     """On a logarithmic axis, with the level drawn; one dose alone is no figure."""
     [control] = planted_controls(run_with(tmp_path, POWER))
