@@ -130,6 +130,44 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     assert [dot.degenerate for dot in dots["zero_shot"]] == [False, False, True, False]
 
 
+def changed(cell: Any, options: dict[str, Any] | None = None, **more: Any) -> None:
+    """Give a cell's record of formats other options, or its first answer other fields."""
+    record = cell.probes["formats"]
+    first, *rest = record.formats.answers
+    answers = [first.model_copy(update=more), *rest]
+    found = record.formats.model_copy(update={"answers": answers})
+    cell.probes["formats"] = record.model_copy(update={"asked": options or {}, "formats": found})
+
+
+def test_a_mean_is_over_one_template_and_one_question(tmp_path: Path) -> None:
+    """Tuning chose another template for one seed; another was asked before the options changed. Neither is averaged
+    with the rest, and neither makes a strategy vanish."""
+    cells = by_strategy(run_with(tmp_path))
+    changed(cells["lora"][0], described={"separator": "another"}, scores={"accuracy": 0.1})
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "2 × 4" and "0.825" in view.sentences[0]
+    assert view.sentences[-1] == "Left out: 1 cell of lora whose tuning chose another template."
+    cells = by_strategy(run_with(tmp_path / "again"))
+    changed(cells["lora"][0], {"number": 2}, scores={"accuracy": 0.1})
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "2 × 4" and "0.825" in view.sentences[0]
+    assert view.sentences[-1] == "Left out: 1 cell asked with other options; the same command asks anew."
+
+
+def test_a_format_that_one_seed_did_not_answer_is_left_out(tmp_path: Path) -> None:
+    """Trained on or not: nothing is summed up over it."""
+    cells = by_strategy(run_with(tmp_path))
+    record = cells["lora"][0].probes["formats"]
+    first, *rest = record.formats.answers
+    answers = [first, *(one.model_copy(update={"trained_on": True}) for one in rest)]
+    cells["lora"][0].probes["formats"] = record.model_copy(
+        update={"formats": record.formats.model_copy(update={"answers": answers})}
+    )
+    cells["lora"][1].probes["formats"].formats.answers.pop()
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "3 × 3"
+
+
 def test_nothing_asked_is_said(tmp_path: Path) -> None:
     """With the command that would ask."""
     run = collect(write_run(tmp_path, Fake(tasks=["sst2"], strategies=["zero_shot", "lora"])))
@@ -234,7 +272,6 @@ def test_what_was_not_asked_or_is_too_short_is_no_verdict(tmp_path: Path) -> Non
     assert verdict_sentence("sst2", cells, "") == said
     [control] = planted_controls(run)
     assert sentences(control) == ["Overlap sees the leak from dose 8 on (dose 8: 3 of 3)."]
-    checks[:] = []
     for cell in cells["lora"]:
         [one] = cell.probes["contamination"].contamination.checks
         one.figures["items too short to tell"] = 3.0
