@@ -130,6 +130,18 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     assert [dot.degenerate for dot in dots["zero_shot"]] == [False, False, True, False]
 
 
+def test_a_best_without_predictions_is_compared_with_nobody(tmp_path: Path) -> None:
+    """The others are compared among themselves; of the best that must be said, not nothing."""
+    run_dir = write_run(tmp_path, Fake(tasks=("sst2",), strategies=("zero_shot", "lora", "full"), seeds=(0, 1, 2)))
+    for path in run_dir.glob("*-lora-*/predictions.parquet"):
+        path.unlink()
+    [board] = boards(collect(run_dir).cells)
+    pairs = conclude(board).pairs
+    assert {(p.first, p.second) for p in pairs} == {("full", "zero_shot")}
+    said = "lora could not be compared with any other: its predictions cannot be used."
+    assert separable(board, "sst2", pairs) == said
+
+
 def changed(cell: Any, options: dict[str, Any] | None = None, **more: Any) -> None:
     """Give a cell's record of formats other options, or its first answer other fields."""
     record = cell.probes["formats"]

@@ -107,6 +107,19 @@ def bent(
     return bounds[0] + width * low, bounds[0] + width * high
 
 
+def flat_interval(value: float, n: int, bounds: tuple[float, float] = (0.0, 1.0), level: float = 0.95) -> Interval:
+    """What stands for a bootstrap's interval without width: every resample of the `n` items gave one `value`.
+
+    All right, or one label for all: other items would not be so for sure. Wilson's width of so many items, as in
+    `seeds_interval` where nothing varies. Raises `ValueError` for no item.
+    """
+    if n < 1:
+        raise ValueError(f"flat_interval needs an item, got {n}")
+    least = float(stats.norm.ppf(0.5 + level / 2)) / math.sqrt(n)
+    low, high = bent(np.array([value]), np.zeros(1), bounds, least)
+    return Interval(float(low[0]), float(high[0]), "flat")
+
+
 def clustered_interval(
     value: float,
     left_out: ArrayLike,
