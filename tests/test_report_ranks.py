@@ -157,6 +157,19 @@ def test_mcnemar_speaks_of_right_items_only() -> None:
     assert found["f1"].only is None and found["f1"].p > 0.5, "it does not have the higher F1 for sure"
 
 
+def test_a_cluster_that_holds_half_is_worth_few() -> None:
+    """Sizes 190 and 19 times 10: 380^2 / (190^2 + 19 * 100) = 3.8 clusters, so 2.8 degrees of freedom, not 19."""
+    clusters = np.repeat(np.arange(20), [190] + [10] * 19)
+    right = np.random.default_rng(0).random((2, 380)) < 0.8
+    both = [Evidence({0: r.mean()}, (380 * r.mean() - r) / 379, r, clusters) for r in right]
+    rows = SimpleNamespace(seeded=True), SimpleNamespace(seeded=True)
+    pair = compared(("squad", "accuracy"), ("a", "b"), *both, rows, [0], 1)  # type: ignore[arg-type]
+    assert both[0].effective == pytest.approx(3.8) and pair.items == 20
+    assert pair.over is not None and pair.over.freedom == pytest.approx(2.8)
+    assert Evidence({}, np.zeros(380)).effective == 380
+    assert Evidence({}, np.zeros(40), None, np.arange(40) // 4).effective == 10
+
+
 def test_one_cluster_knows_no_other() -> None:
     """Three seeds of one passage: the interval is as wide as one item's."""
     right = np.array([[1] * 8 + [0] * 2] * 3)

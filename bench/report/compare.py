@@ -162,7 +162,7 @@ def compared(
         only = (test.first_only, test.second_only)
         return Pair(task, *names, differences[0], test.p, runs, only, items=first.independent)
     variance = jackknife_variance(first.left_out - second.left_out, first.clusters)
-    over = seed_test(differences, variance, first.independent)
+    over = seed_test(differences, variance, first.effective)
     return Pair(task, *names, over.difference, over.p, runs, clustered=clustered, items=first.independent, over=over)
 
 
@@ -175,20 +175,21 @@ def mean_pairs(board: Board, gathered: Gathered, every: bool = False) -> list[Pa
     by_name, pairs = {row.strategy: row for row in rows}, []
     for names in combinations(by_name, 2) if every else _chosen(list(by_name)):
         both = by_name[names[0]], by_name[names[1]]
-        variance, items, by_seed, runs, known = 0.0, 0, [], [], True
+        variance, items, by_seed, runs, known, worth = 0.0, 0, [], [], True, 0.0
         for task in board.included:
             first, second = (gathered.found[name, task] for name in names)
             seeds, found = _common(first, second, both)
             weight = board.scale(task) / len(board.included)
             variance += weight**2 * jackknife_variance(first.left_out - second.left_out, first.clusters)
             items += first.independent
-            known = known and first.independent > 1
+            worth += first.effective
+            known = known and first.effective >= 2
             runs.append(found)
             by_seed.append({seed: weight * (_at(first, both[0], seed) - _at(second, both[1], seed)) for seed in seeds})
         shared = sorted(set.intersection(*[set(part) for part in by_seed]))
         if shared:
             summed = [math.fsum(part[seed] for part in by_seed) for seed in shared]
-            test = seed_test(summed, variance, items if known else 1)  # one item or cluster of a task says no error
+            test = seed_test(summed, variance, worth if known else 1)  # one item or cluster of a task says no error
             pairs.append(
                 Pair(None, *names, test.difference, test.p, min(min(runs), len(shared)), items=items, over=test)
             )
