@@ -98,7 +98,8 @@ def judge(evidence: Evidence, seed: int = 0, draws: int = 10_000) -> Check:
 
     `seen`: p at most 0.05 (before Holm). Otherwise `not seen` is said only where the check could have told: the
     cell beats chance, and the interval lies below what matters (0.1 nats).
-    In every other case `no power`: nothing follows. One pair has no error, and an endless interval no place in a record.
+    In every other case `no power`: nothing follows. One pair has no error, and an endless interval
+    no place in a record.
     """
     if evidence.test.size < 2:
         says = "One test item has a control that nobody trained on: of one pair nothing follows."
