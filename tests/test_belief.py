@@ -130,6 +130,56 @@ def test_formats_lead_with_medians_and_name_what_rules_the_range(tmp_path: Path)
     assert [dot.degenerate for dot in dots["zero_shot"]] == [False, False, True, False]
 
 
+def test_a_best_without_predictions_is_compared_with_nobody(tmp_path: Path) -> None:
+    """The others are compared among themselves; of the best that must be said, not nothing."""
+    run_dir = write_run(tmp_path, Fake(tasks=("sst2",), strategies=("zero_shot", "lora", "full"), seeds=(0, 1, 2)))
+    for path in run_dir.glob("*-lora-*/predictions.parquet"):
+        path.unlink()
+    [board] = boards(collect(run_dir).cells)
+    pairs = conclude(board).pairs
+    assert {(p.first, p.second) for p in pairs} == {("full", "zero_shot")}
+    said = "lora could not be compared with any other: its predictions cannot be used."
+    assert separable(board, "sst2", pairs) == said
+
+
+def changed(cell: Any, options: dict[str, Any] | None = None, **more: Any) -> None:
+    """Give a cell's record of formats other options, or its first answer other fields."""
+    record = cell.probes["formats"]
+    first, *rest = record.formats.answers
+    answers = [first.model_copy(update=more), *rest]
+    found = record.formats.model_copy(update={"answers": answers})
+    cell.probes["formats"] = record.model_copy(update={"asked": options or {}, "formats": found})
+
+
+def test_a_mean_is_over_one_template_and_one_question(tmp_path: Path) -> None:
+    """Tuning chose another template for one seed; another was asked before the options changed. Neither is averaged
+    with the rest, and neither makes a strategy vanish."""
+    cells = by_strategy(run_with(tmp_path))
+    changed(cells["lora"][0], described={"separator": "another"}, scores={"accuracy": 0.1})
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "2 × 4" and "0.825" in view.sentences[0]
+    assert view.sentences[-1] == "Left out: 1 cell of lora whose tuning chose another template."
+    cells = by_strategy(run_with(tmp_path / "again"))
+    changed(cells["lora"][0], {"number": 2}, scores={"accuracy": 0.1})
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "2 × 4" and "0.825" in view.sentences[0]
+    assert view.sentences[-1] == "Left out: 1 cell asked with other options; the same command asks anew."
+
+
+def test_a_format_that_one_seed_did_not_answer_is_left_out(tmp_path: Path) -> None:
+    """Trained on or not: nothing is summed up over it."""
+    cells = by_strategy(run_with(tmp_path))
+    record = cells["lora"][0].probes["formats"]
+    first, *rest = record.formats.answers
+    answers = [first, *(one.model_copy(update={"trained_on": True}) for one in rest)]
+    cells["lora"][0].probes["formats"] = record.model_copy(
+        update={"formats": record.formats.model_copy(update={"answers": answers})}
+    )
+    cells["lora"][1].probes["formats"].formats.answers.pop()
+    view = formats_view("sst2", "accuracy", cells)
+    assert view is not None and view.table.rows[0][0].sub == "3 × 3"
+
+
 def test_nothing_asked_is_said(tmp_path: Path) -> None:
     """With the command that would ask."""
     run = collect(write_run(tmp_path, Fake(tasks=["sst2"], strategies=["zero_shot", "lora"])))
@@ -220,6 +270,32 @@ def test_verdicts_in_words(tmp_path: Path, clean: Verdict, words: str) -> None:
     assert table is not None
     row = next(row for row in table.rows if row[1].text == "membership")
     assert row[2].badges[0][1] == f"{clean}: 3"
+
+
+def test_what_was_not_asked_or_is_too_short_is_no_verdict(tmp_path: Path) -> None:
+    """Overlap alone was asked: membership is not "no power", and no false alarm was to be had."""
+    run = run_with(tmp_path, {0: [0.4, 0.4, 0.4], 8: [0.4, 0.4, 0.4]})
+    for cell in [*run.cells, *run.planted]:
+        if "contamination" in cell.probes:
+            checks = cell.probes["contamination"].contamination.checks
+            checks[:] = [c for c in checks if c.family == "overlap"]
+    cells = by_strategy(run)
+    said = "No test item stands in what lora read. Membership was not asked of lora."
+    assert verdict_sentence("sst2", cells, "") == said
+    [control] = planted_controls(run)
+    assert sentences(control) == ["Overlap sees the leak from dose 8 on (dose 8: 3 of 3)."]
+    for cell in cells["lora"]:
+        [one] = cell.probes["contamination"].contamination.checks
+        one.figures["items too short to tell"] = 3.0
+    assert verdict_sentence("sst2", cells, "").startswith(
+        "No test item of four words or more stands in what lora read."
+    )
+    for cell in cells["lora"]:
+        found = cell.probes["contamination"].contamination
+        found.checks[:] = [found.checks[0].model_copy(update={"verdict": "no power"})]
+    assert verdict_sentence("sst2", cells, "").startswith(
+        "Overlap tells nothing of lora: the test items are too short."
+    )
 
 
 def test_the_figure_has_a_dot_for_every_split(tmp_path: Path) -> None:

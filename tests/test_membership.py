@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from data_rows import pool
 from scipy import stats
 
+from bench.probed import ContaminationFindings, ProbeRecord
 from bench.probes.membership import Evidence, controls, draw_members, gold, judge, members
-from bench.stats.contamination import matched, paired, sign_flip
+from bench.records import Outcome, Status
+from bench.stats.contamination import holm_verdicts, matched, paired, sign_flip
 from bench.stats.pairs import holm
+from bench.store import read_probe, write_record
 
 DRAWS = 499
 
@@ -149,3 +154,14 @@ def test_not_seen_is_said_only_with_power():
 def test_under_a_head_the_labels_alone_are_matched():
     got = judge(evidence(0.0, head=True), draws=DRAWS)
     assert "are likelier than" in got.says and got.says.endswith("the controls are matched on the label only.")
+
+
+def test_one_pair_has_a_verdict_that_can_be_written(tmp_path: Path) -> None:
+    """A test split of two rows: an interval from minus to plus infinity is no JSON, and the probe had no record."""
+    check = judge(Evidence(np.array([0.2]), np.array([0.1]), 2, 0.5))
+    assert (check.verdict, check.p, check.n) == ("no power", None, 1) and check.says.endswith("nothing follows.")
+    found = ContaminationFindings(checks=holm_verdicts([check]))
+    ok = Outcome(status=Status.ok)
+    record = ProbeRecord(cell="x", probe="contamination", asked={}, outcome=ok, contamination=found)
+    write_record(tmp_path / "contamination.json", record)
+    assert read_probe(tmp_path / "contamination.json").contamination == found

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.probes.overlap import check, longest_runs, overlap, row_text, words_of
+from bench.probes.overlap import check, longest_runs, overlap, row_text, units_of, words_of
 
 TEXT = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
 MIRROR = os.environ.get("BENCH_MIRROR")
@@ -32,6 +32,26 @@ def test_words_are_the_same_however_the_data_writes_them():
     assert words_of("It's not that it isn't “good”.") == words_of("it 's not that it is n't `` good '' .")
     assert words_of("3 apples, 12 pears") == ["3", "apples", "12", "pears"]
     assert row_text({"a": "x", "b": "y"}) == "x y"
+
+
+def test_scripts_without_spaces_are_compared_by_character():
+    """A whole Chinese sentence is one run of letters: as one word it would be too short to be looked for."""
+    assert units_of("这部电影 is good") == ["这", "部", "电", "影", "is", "good"]
+    assert units_of("ดีมาก") == ["ดี", "ม", "า", "ก"], "a vowel sign stands on its letter"
+    assert units_of("हिन्दी में") == ["हिन्दी", "में"] and len(words_of("हिन्दी में")) == 4
+    assert units_of("cafe\u0301 1\ufe0f\u20e3 ❤\ufe0f") == ["café", "1"]
+    tested = ["这部电影真是太精彩了演员的表演非常出色", "音乐很好听但是剧本写得一团糟"]
+    assert overlap(tested[:1], tested).found == [True, False]
+
+
+def test_texts_too_short_to_tell_acquit_nobody():
+    """A task of single words: the cell may have trained on every test item, and overlap cannot tell."""
+    blind = check(["apple", "pear"], ["apple", "plum"])
+    assert (blind.verdict, blind.statistic) == ("no power", 0) and blind.says.startswith(
+        "All 2 test items have fewer than 4 words: such texts are everybody's, so nothing follows from the 1 that stand"
+    )
+    part = check(["apple", "pear"], ["apple", TEXT])
+    assert part.verdict == "not seen" and part.says.endswith("The 1 of fewer than 4 words are not looked for.")
 
 
 def found(trained: str, tested: str) -> bool:

@@ -29,6 +29,21 @@ def questions(n: int = 4) -> Rows:
     return Rows(fields, [i % 4 for i in range(n)], [10 + i for i in range(n)])
 
 
+@pytest.mark.parametrize(
+    ("option", "touched"),
+    [
+        ("Both A and B", False), ("(A) or (C)", False), ("None of the above", False), ("All the choices above", False),
+        ("AB and BA", True), ("A band", True), ("above all", True), ("vitamin A and iron", True),
+    ],
+)  # fmt: skip
+def test_options_that_speak_of_places_are_not_compared(option, touched):
+    """Moved by one, "Both A and B" would name other options: its right answer is not the one that moved along."""
+    rows = questions(2)
+    rows.fields[0]["D"] = option
+    for variant in OptionOrder().apply(rows, choose(), 0):
+        assert variant.touched == [touched, True] and len(variant.rows) == 2
+
+
 def problems(n: int = 16) -> tuple[Task, Rows]:
     task = make(data={"arithmetic": 20}, labels=LABELS, columns={"question": "q", "label": "a"}, kind="choose")
     made = [choice("question", LABELS, i, "test") for i in range(n)]
@@ -133,6 +148,13 @@ def test_slips_keep_the_words_and_their_first_letters():
 )
 def test_paraphrase_by_rule(text, said):
     assert paraphrase(text) == said
+
+
+@pytest.mark.parametrize("text", ["ÇOK GÜZEL BİR FİLM", "a ſad ſtory"])
+def test_letters_without_a_plain_lower_one_stay(text):
+    """A dotted capital I meets "film" where case is not looked at; it has no entry of its own."""
+    assert paraphrase(text) == text
+    assert paraphrase(f"{text}, a film") == f"{text}, a movie"
 
 
 def test_only_rows_a_rule_meets_are_touched():

@@ -45,6 +45,18 @@ def test_an_item_is_asked_once(tmp_path: Path) -> None:
     assert later.asked == ["three"] and again.tolist() == [[3.0, -1.5], [10.0, -1.5], [5.0, -1.5]]
 
 
+def test_case_is_another_question(tmp_path: Path) -> None:
+    """The perturbations `lower case` and `upper case` change nothing else: the plain answer would hide their drop."""
+
+    class Cased(Counting):
+        def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
+            return np.array([[sum(map(str.isupper, one["text"])), 0.5] for one in fields], dtype=float)
+
+    one = remembered(tmp_path, Cased())
+    assert one.predict([{"text": "Good Film"}], Meter()).argmax(-1).tolist() == [0]
+    assert one.predict([{"text": "good film"}, {"text": "GOOD FILM"}], Meter()).tolist() == [[0.0, 0.5], [8.0, 0.5]]
+
+
 def test_the_base_is_not_built_where_all_is_known(tmp_path: Path) -> None:
     """A second base beside the adapted one costs memory: only where it is needed."""
     remembered(tmp_path, Counting()).predict(ROWS, Meter())

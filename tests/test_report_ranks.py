@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,9 +15,14 @@ from records_factory import Fake, write_run
 from bench.report import render
 from bench.report.claims import conclude
 from bench.report.collect import collect
+from bench.report.compare import compared
+from bench.report.evidence import Evidence
 from bench.report.predictions import read_predictions
 from bench.report.scores import task_score
 from bench.report.summary import boards
+from bench.stats.confusion import leave_one_out
+from bench.stats.metrics import value
+from bench.stats.seeds import clustered_interval, seeds_interval
 
 FEW = ("zero_shot", "few_shot", "lora", "full")
 
@@ -146,6 +152,46 @@ def test_one_run_over_clusters_is_no_mcnemar(tmp_path: Path) -> None:
     [board] = boards(collect(run_dir, None).cells)
     [pair] = [pair for pair in conclude(board).pairs if pair.task == "sst2"]
     assert pair.only is None and pair.clustered and not pair.claimable
+
+
+def test_mcnemar_speaks_of_right_items_only() -> None:
+    """400 items, 272 positive. Always "same": F1 544 / 672 = 0.810, 272 right. The other, all negatives and 184 positives:
+    F1 368 / 456 = 0.807, 312 right. McNemar's 88 against 128 has p 0.008, for the other."""
+    labels = np.repeat([1, 0], [272, 128])
+    always, other = np.ones(400, dtype=int), np.where(np.arange(400) < 184, 1, 0)
+    found = {}
+    for metric in ("f1", "accuracy"):
+        both = [
+            Evidence({0: value(metric, labels, told)}, leave_one_out(metric, labels, told), labels == told)
+            for told in (always, other)
+        ]
+        rows = SimpleNamespace(seeded=False), SimpleNamespace(seeded=False)
+        found[metric] = compared(("mrpc", metric), ("always", "other"), *both, rows, [-1], 0)  # type: ignore[arg-type]
+    assert found["accuracy"].only == (88, 128) and found["accuracy"].p < 0.01 and found["accuracy"].difference < 0
+    assert found["f1"].difference == pytest.approx(544 / 672 - 368 / 456) and found["f1"].difference > 0
+    assert found["f1"].only is None and found["f1"].p > 0.5, "it does not have the higher F1 for sure"
+
+
+def test_a_cluster_that_holds_half_is_worth_few() -> None:
+    """Sizes 190 and 19 times 10: 380^2 / (190^2 + 19 * 100) = 3.8 clusters, so 2.8 degrees of freedom, not 19."""
+    clusters = np.repeat(np.arange(20), [190] + [10] * 19)
+    right = np.random.default_rng(0).random((2, 380)) < 0.8
+    both = [Evidence({0: r.mean()}, (380 * r.mean() - r) / 379, r, clusters) for r in right]
+    rows = SimpleNamespace(seeded=True), SimpleNamespace(seeded=True)
+    pair = compared(("squad", "accuracy"), ("a", "b"), *both, rows, [0], 1)  # type: ignore[arg-type]
+    assert both[0].effective == pytest.approx(3.8) and pair.items == 20
+    assert pair.over is not None and pair.over.freedom == pytest.approx(2.8)
+    assert Evidence({}, np.zeros(380)).effective == 380
+    assert Evidence({}, np.zeros(40), None, np.arange(40) // 4).effective == 10
+
+
+def test_one_cluster_knows_no_other() -> None:
+    """Three seeds of one passage: the interval is as wide as one item's."""
+    right = np.array([[1] * 8 + [0] * 2] * 3)
+    left_out = (10 * right.mean(axis=1, keepdims=True) - right) / 9
+    found = seeds_interval(right.mean(axis=1), left_out, clusters=np.zeros(10))
+    lone = clustered_interval(0.8, left_out[0], np.zeros(10))
+    assert (found.low, found.high) == pytest.approx((lone.low, lone.high)) and found.low < 0.2
 
 
 def test_other_clusters_are_other_items(tmp_path: Path) -> None:

@@ -204,6 +204,17 @@ def test_equal_differences_are_no_certainty() -> None:
         seed_test([], 0.1, 10)
 
 
+def test_few_items_that_agree_are_no_certainty() -> None:
+    """All k items (or clusters) for one side: the sign test's 2 / 2^k; one of them tells nothing of others."""
+    assert seed_test([1.0] * 3, jackknife_variance([-1.0, -1.0]), 2).p == 0.5
+    assert seed_test([1.0], jackknife_variance([-1.0] * 6), 6).p == pytest.approx(2 / 2**6)
+    left_out = -np.tile([1, 1, 0, 0, 0], 2) / 9
+    pair = jackknife_variance(left_out, np.repeat([0, 1], 5))  # two passages, two of five items each
+    assert pair == pytest.approx(0, abs=1e-20) and seed_test([0.4], pair, 2).p == 0.5
+    assert seed_test([0.4], jackknife_variance(left_out, np.zeros(10)), 1).p == 1
+    assert seed_test([0.1, 0.101, 0.102], jackknife_variance(left_out, np.zeros(10)), 1).p == 1
+
+
 @pytest.mark.parametrize("sd", [0.0, 0.014, 0.033])
 def test_seed_test_holds_its_level_where_mcnemar_does_not(sd: float) -> None:
     """A/A at three seeds: two arms of one strategy on one test set, each seed with a score of its own."""

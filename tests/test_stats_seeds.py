@@ -9,12 +9,13 @@ import pytest
 from scipy import stats
 
 from bench.errors import UserFault
+from bench.report.scores import ends
 from bench.stats.confusion import leave_one_out
 from bench.stats.intervals import bootstrap_items, wilson
 from bench.stats.metrics import METRICS, SMALLEST, pearson, score, smallest, spearman, too_few, value
 from bench.stats.pairs import SeedTest, benjamini_hochberg, holm, jackknife_variance, seed_test, smallest_difference
 from bench.stats.ratios import RATIOS
-from bench.stats.seeds import BOUNDS, bent, clustered_interval, pseudo_values, seeds_ends, seeds_interval
+from bench.stats.seeds import BOUNDS, bent, clustered_interval, flat_interval, pseudo_values, seeds_ends, seeds_interval
 
 
 def seeds_of(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,3 +186,22 @@ def test_the_smallest_difference_of_one_run_is_that_of_its_t_test() -> None:
     three = seed_test([0.01, 0.03, -0.01], 0.0001, 500)
     assert three.seeds == 3 and three.seed_error == pytest.approx(0.02 / math.sqrt(3))
     assert smallest_difference([three]) > smallest_difference([one])
+
+
+def test_an_interval_without_width_is_that_of_as_many_items() -> None:
+    """All of 100 right: Wilson's 100 / (100 + 1.96^2) to 1. One label for all: Matthews is 0, and 0 plus or minus
+    1.96 / sqrt(100 + 1.96^2) on its scale from -1 to 1."""
+    perfect = flat_interval(1.0, 100)
+    assert (perfect.low, perfect.high) == pytest.approx((wilson(100, 100).low, 1.0)) and perfect.low < 0.9631
+    none = flat_interval(0.0, 100, BOUNDS["matthews"])
+    reach = 1.959964 / (100 + 1.959964**2) ** 0.5
+    assert (none.low, none.high) == pytest.approx((-reach, reach))
+    with pytest.raises(ValueError, match="needs an item"):
+        flat_interval(1.0, 0)
+    for metric, told in (("f1", [1, 0] * 50), ("matthews", [1] * 100)):
+        made = score(metric, [1, 0] * 50, told)
+        assert made.low == made.high == made.value, "as it is recorded"
+        low, high = ends(made, metric)
+        assert low is not None and high is not None and low < high
+    kept = score("accuracy", [1, 0] * 50, [1] * 100)
+    assert ends(kept, "accuracy") == (kept.low, kept.high)

@@ -1,15 +1,17 @@
 """Which texts occur in which others: 13-grams and longest runs of words in common, exactly.
 
 Words are compared, not characters: lower case, without punctuation, contractions split the same way whether the
-data writes "isn't" or "is n't" (SST-2's files do the second, their sources the first).
+data writes "isn't" or "is n't" (SST-2's files do the second, their sources the first). Where a script puts no spaces
+between words (Chinese, Japanese, Thai, ...) each character counts as a word.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +67,37 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", re.sub(r"n't\b", " nt", plain))
 
 
-def overlap(trained: Sequence[str], tested: Sequence[str], made: bool = False) -> Overlap:
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Myanmar, Khmer, kana and Han as a class of a regular expression."""
+
+
+@cache
+def _unit() -> re.Pattern[str]:
+    """A word, or a character of a script without spaces; either with the marks that are written on it."""
+    marks = "".join(c for c in map(chr, range(0x300, 0x20000)) if unicodedata.category(c) in ("Mn", "Mc"))
+    marks = re.escape(re.sub("[\ufe00-\ufe0f]", "", marks))  # variation selectors dress emoji
+    spaced = rf"(?![{UNSPACED}])[^\W_]"
+    return re.compile(rf"(?=[^\W_])[{UNSPACED}][{marks}]*|{spaced}(?:{spaced}|[{marks}])*")
+
+
+def units_of(text: str) -> list[str]:
+    """What is compared of a text: its words (`words_of`), of scripts without spaces its characters.
+
+    A vowel sign or accent belongs to its letter: a Hindi word is one unit, not a unit for every run of bare consonants.
+    """
+    if text.isascii():
+        return words_of(text)
+    plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    return _unit().findall(re.sub(r"n't\b", " nt", plain))
+
+
+Split = Callable[[str], list[str]]
+
+
+def overlap(trained: Sequence[str], tested: Sequence[str], made: bool = False, split: Split = units_of) -> Overlap:
     """13-grams (Brown et al. 2020, appendix C) and longest common runs of words between two sets of texts.
 
     A tested text of fewer than 13 words must be found whole: as a run inside a trained text from 8 words on, below
@@ -75,7 +107,7 @@ def overlap(trained: Sequence[str], tested: Sequence[str], made: bool = False) -
 
     Texts that were `made` from a few stories share long runs whoever reads them: of them only whole ones count.
     """
-    mine, theirs = [words_of(text) for text in tested], [words_of(text) for text in trained]
+    mine, theirs = [split(text) for text in tested], [split(text) for text in trained]
     letters = {"".join(words) for words in theirs}
     longest = longest_runs(theirs, mine)
     lengths = [len(words) for words in mine]
@@ -136,7 +168,8 @@ def standing(rows: Sequence[Sequence[str]], held_out: Sequence[str]) -> list[boo
     Whole is whole as in `overlap`: texts of fewer than 4 words count nowhere, below 8 words they must be equal.
     """
     flat = [text for row in rows for text in row]
-    found = overlap(held_out, flat).found
+    # by words only, as ever: what is dropped decides what a recorded cell was trained on
+    found = overlap(held_out, flat, split=words_of).found
     short: dict[int, set[tuple[str, ...]]] = {}
     for words in map(words_of, held_out):
         if SHORT <= len(words) < GRAM:  # longer ones share 13 words in a row anyway

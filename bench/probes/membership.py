@@ -98,8 +98,12 @@ def judge(evidence: Evidence, seed: int = 0, draws: int = 10_000) -> Check:
 
     `seen`: p at most 0.05 (before Holm). Otherwise `not seen` is said only where the check could have told: the
     cell beats chance, and the interval lies below what matters (0.1 nats).
-    In every other case `no power`: nothing follows.
+    In every other case `no power`: nothing follows. One pair has no error, and an endless interval
+    no place in a record.
     """
+    if evidence.test.size < 2:
+        says = "One test item has a control that nobody trained on: of one pair nothing follows."
+        return Check(name="membership", family="membership", n=evidence.test.size, verdict="no power", says=says)
     test = paired(evidence.test - evidence.control, seed, draws)
     n = 2 * test.n
     interval = wilson(evidence.correct, n)

@@ -11,8 +11,9 @@ from bench.data.overlap import Overlap as Overlap
 from bench.data.overlap import longest_runs as longest_runs
 from bench.data.overlap import overlap as overlap
 from bench.data.overlap import row_text as row_text
+from bench.data.overlap import units_of as units_of
 from bench.data.overlap import words_of as words_of
-from bench.probed import Check
+from bench.probed import Check, Verdict
 from bench.stats.intervals import wilson
 
 
@@ -23,7 +24,8 @@ def check(
     what: str = "what it trained on",
     made: bool = False,
 ) -> Check:
-    """Overlap as a check: the share of test items found, with Wilson's interval. `seen` where any is found."""
+    """Overlap as a check: the share of test items found, with Wilson's interval. `seen` where any is found, `no power`
+    where all are too short to be looked for."""
     if not trained:
         return Check(
             name=name,
@@ -33,6 +35,7 @@ def check(
         )
     result = overlap(trained, tested, made)
     found, n = sum(result.found), len(tested)
+    short = sum(words < TOO_SHORT for words in result.words)
     interval = wilson(found, n)
     figures = {
         "trained texts": float(len(trained)),
@@ -40,7 +43,7 @@ def check(
         "items found whole": float(sum(result.whole)),
         "items found by 13 words in a row": float(sum(result.gram)),
         "items with a long common run": float(sum(result.long)),
-        "items too short to tell": float(sum(words < TOO_SHORT for words in result.words)),
+        "items too short to tell": float(short),
         "median longest run, share of words": float(np.median(result.share)),
     }
     whole, looked = sum(result.whole), f"{what} ({len(trained):,} texts)"
@@ -50,7 +53,15 @@ def check(
     )
     if not found:
         says = f"None of {n} test items stands in {looked}, whole or 13 words in a row. A rewording is not found so."
+    if short and not found:
+        says += f" The {short} of fewer than {TOO_SHORT} words are not looked for."
+    if short == n:
+        says = (
+            f"All {n} test items have fewer than {TOO_SHORT} words: such texts are everybody's, so nothing follows "
+            f"from the {sum(result.equal)} that stand in {looked} too."
+        )
+    verdict: Verdict = "seen" if found else "no power" if short == n else "not seen"
     return Check(
         name=name, family="overlap", statistic=found / n, low=interval.low, high=interval.high, n=n,
-        figures=figures, verdict="seen" if found else "not seen", says=says,
+        figures=figures, verdict=verdict, says=says,
     )  # fmt: skip

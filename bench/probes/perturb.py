@@ -6,6 +6,7 @@ items it has not seen. The drop alone is brittleness; see `bench.probes.contamin
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +50,8 @@ class OptionOrder(Perturbation):
     """Every cyclic order of the options but the one in the data; the right label moves along.
 
     All orders together put each option at each place once, so a constant answer reaches exactly 1 in K
-    (Zheng et al. 2024 permute so to remove the bias of places).
+    (Zheng et al. 2024 permute so to remove the bias of places). Rows whose options speak of each other's places ("A and
+    B", "all of the above": 3% of MMLU) are asked too, but moved they mean something else: they count as not changed.
     """
 
     name = "option order"
@@ -60,14 +62,22 @@ class OptionOrder(Perturbation):
 
     def apply(self, rows: Rows, task: Task, seed: int) -> list[Variant]:
         labels, k = task.labels, len(task.labels)
-        variants = []
+        variants, placed = [], [any(_of_places(f[label], labels) for label in labels) for f in rows.fields]
         for turn in range(1, k):
             fields = [
                 f | {label: f[labels[(j + turn) % k]] for j, label in enumerate(labels)} for f in rows.fields
             ]  # fmt: skip
             moved = replace(rows, fields=fields, labels=[(right - turn) % k for right in rows.labels])
-            variants.append(Variant(moved, [a != b for a, b in zip(fields, rows.fields, strict=True)]))
+            touched = [a != b and not tied for a, b, tied in zip(fields, rows.fields, placed, strict=True)]
+            variants.append(Variant(moved, touched))
         return variants
+
+
+def _of_places(option: str, labels: list[str]) -> bool:
+    """Whether an option names others by their label, or by where they stand."""
+    label = rf"\(?(?:{'|'.join(map(re.escape, labels))})\)?"
+    named = re.search(rf"(?<!\w){label},? (?:and|or|&|nor) {label}(?!\w)", option)
+    return bool(named or re.search(r"\b(?:all|none|both|any|either|neither|some|two)\b.*\babove\b", option, re.I))
 
 
 class Numbers(Perturbation):

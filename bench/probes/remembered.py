@@ -17,7 +17,6 @@ import numpy as np
 from bench import identity
 from bench.budget import Meter
 from bench.config.schema import Template
-from bench.data.splits import text_key
 from bench.job import Job
 from bench.models.cache import cache_dir
 from bench.store import write_atomically
@@ -68,7 +67,8 @@ class Remembered:
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Float64 scores (rows, labels) in the order given."""
         known = self.known()
-        keys = [text_key(one).hex() for one in fields]
+        # to the letter: rows that read the same but for case are other questions (a perturbation asks just that)
+        keys = [identity.digest(["exact", *one.values()]) for one in fields]
         missing = {key: one for key, one in zip(keys, fields, strict=True) if key not in known}
         if missing:
             scores = self.base.answer.through(self.template).predict(list(missing.values()), meter)

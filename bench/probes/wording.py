@@ -66,8 +66,14 @@ def paraphrase(text: str) -> str:
     """
     joined = re.sub(r"(\w) n't\b", r"\1n't", text)
     joined = re.sub(r"(\w) '(s|re)\b", r"\1'\2", joined)
-    changed = TABLE_PATTERN.sub(lambda match: _like(match[0], TABLE[match[0].lower()]), joined)
+    changed = TABLE_PATTERN.sub(_exchanged, joined)
     return text if changed == joined else changed
+
+
+def _exchanged(match: re.Match[str]) -> str:
+    # without case the pattern also meets letters that have no plain lower one: a dotted capital I, a long s
+    new = TABLE.get(match[0].lower())
+    return match[0] if new is None else _like(match[0], new)
 
 
 def _like(old: str, new: str) -> str:

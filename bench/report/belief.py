@@ -142,6 +142,8 @@ def separable(board: Board, task: str, pairs: list[Pair]) -> str:
     models = [name for name, pair in with_best.items() if pair.differs and not pair.claimable]
     same = [name for name, pair in with_best.items() if not pair.differs]
     parts = []
+    if not with_best:
+        return f"{best.strategy} could not be compared with any other: its predictions cannot be used."
     if better:
         parts.append(f"{best.strategy} is better than {show.listed(better)}.")
     if models:

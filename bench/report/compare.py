@@ -69,13 +69,13 @@ def explained(pairs: list[Pair]) -> list[str]:
         )
     if any(pair.only for pair in pairs):
         notes.append(
-            "On a task: exact McNemar test over the items that only one of the two got right, whatever the task's "
-            "metric. On the mean: the paired difference over its jackknife error over items."
+            "On a task scored by accuracy: exact McNemar test over the items that only one of the two got right. On "
+            "the mean: the paired difference over its jackknife error over items."
         )
     if any(pair.seeds < 2 and pair.over is not None and pair.task and not pair.clustered for pair in pairs):
         notes.append(
-            "Where an item is not simply right or wrong (ROUGE, chrF, span F1) and there is one training run: a t test "
-            "on the difference of the metric, its error over items by the jackknife."
+            "Where the metric is no share of right items (F1, Matthews, ROUGE, chrF, span F1) and there is one "
+            "training run: a t test on the difference of the metric, its error over items by the jackknife."
         )
     if any(pair.clustered for pair in pairs):
         notes.append(
@@ -134,12 +134,13 @@ def task_pairs(board: Board, task: str, gathered: Gathered) -> list[Pair]:
         first, second = (gathered.found[name, task] for name in names)
         seeds, runs = _common(first, second, (by_name[names[0]], by_name[names[1]]))
         if seeds:
-            found.append(compared(task, names, first, second, (by_name[names[0]], by_name[names[1]]), seeds, runs))
+            both = by_name[names[0]], by_name[names[1]]
+            found.append(compared((task, board.metrics[task]), names, first, second, both, seeds, runs))
     return found
 
 
 def compared(
-    task: str,
+    scored: tuple[str, str],
     names: tuple[str, str],
     first: Evidence,
     second: Evidence,
@@ -147,15 +148,21 @@ def compared(
     seeds: list[int],
     runs: int,
 ) -> Pair:
-    """One comparison on one task over the seeds that both have; `runs` is how many training runs they are."""
+    """One comparison on one task (`scored`: its name and metric) over the seeds that both have; `runs` is how many
+    training runs they are.
+
+    McNemar's test is of the share of right items: of F1 or Matthews it says nothing, and may point the other way.
+    """
+    task, metric = scored
     differences = [_at(first, rows[0], seed) - _at(second, rows[1], seed) for seed in seeds]
     clustered = first.clusters is not None
-    if runs < 2 and not clustered and first.correct is not None and second.correct is not None:
+    alike = metric == "accuracy" and not clustered
+    if runs < 2 and alike and first.correct is not None and second.correct is not None:
         test = mcnemar(first.correct, second.correct)
         only = (test.first_only, test.second_only)
         return Pair(task, *names, differences[0], test.p, runs, only, items=first.independent)
     variance = jackknife_variance(first.left_out - second.left_out, first.clusters)
-    over = seed_test(differences, variance, first.independent)
+    over = seed_test(differences, variance, first.effective)
     return Pair(task, *names, over.difference, over.p, runs, clustered=clustered, items=first.independent, over=over)
 
 
@@ -168,18 +175,21 @@ def mean_pairs(board: Board, gathered: Gathered, every: bool = False) -> list[Pa
     by_name, pairs = {row.strategy: row for row in rows}, []
     for names in combinations(by_name, 2) if every else _chosen(list(by_name)):
         both = by_name[names[0]], by_name[names[1]]
-        variance, items, by_seed, runs = 0.0, 0, [], []
+        variance, items, by_seed, runs, known, worth = 0.0, 0, [], [], True, 0.0
         for task in board.included:
             first, second = (gathered.found[name, task] for name in names)
             seeds, found = _common(first, second, both)
             weight = board.scale(task) / len(board.included)
             variance += weight**2 * jackknife_variance(first.left_out - second.left_out, first.clusters)
             items += first.independent
+            worth += first.effective
+            known = known and first.effective >= 2
             runs.append(found)
             by_seed.append({seed: weight * (_at(first, both[0], seed) - _at(second, both[1], seed)) for seed in seeds})
         shared = sorted(set.intersection(*[set(part) for part in by_seed]))
         if shared:
-            test = seed_test([math.fsum(part[seed] for part in by_seed) for seed in shared], variance, items)
+            summed = [math.fsum(part[seed] for part in by_seed) for seed in shared]
+            test = seed_test(summed, variance, worth if known else 1)  # one item or cluster of a task says no error
             pairs.append(
                 Pair(None, *names, test.difference, test.p, min(min(runs), len(shared)), items=items, over=test)
             )

@@ -16,6 +16,8 @@ FEW = 0.01
 """Share of test items found in what was trained on below which they are named and the scores may stand."""
 POOL = "overlap: pool"
 """The check that looks in all rows that training could have drawn."""
+SHORT = "items too short to tell"
+"""Among the figures of an overlap check."""
 ORDER: tuple[Verdict, ...] = ("seen", "not seen", "no power", "not applicable")
 BADGES: dict[Verdict, str] = {
     "seen": "error",
@@ -184,14 +186,22 @@ def _silent(checks: dict[str, list[Check]], power: str | None) -> list[str]:
     # a drop under a perturbation has missed whole leaks (docs/belief.md): its silence acquits nobody
     said = []
     if clean := [name for name in checks if _all(checks[name], "overlap", "not seen")]:
-        said.append(f"No test item stands in what {show.listed(clean)} read.")
+        short = any(c.figures.get(SHORT) for name in clean for c in checks[name])
+        said.append(
+            f"No test item{' of four words or more' if short else ''} stands in what {show.listed(clean)} read."
+        )
+    if brief := [name for name in checks if _all(checks[name], "overlap", "no power")]:
+        said.append(f"Overlap tells nothing of {show.listed(brief)}: the test items are too short.")
     if tested := [name for name in checks if _all(checks[name], "membership", "not seen")]:
         said.append(f"Membership would have told a leak that matters in {show.listed(tested)} and saw none.")
+    asked = [name for name, of in checks.items() if any(c.family == "membership" for c in of)]
     untrained = [name for name, of in checks.items() if _all(of, "membership", "not applicable")]
     if untrained:
         said.append(f"Membership does not apply to {show.listed(untrained)}: nothing was trained or held back.")
-    if blind := [name for name in checks if name not in (*tested, *untrained)]:
+    if blind := [name for name in asked if name not in (*tested, *untrained)]:
         said.append(f"Of {show.listed(blind)} membership tells nothing, neither good nor bad: no power.")
+    if unasked := [name for name in checks if name not in asked]:
+        said.append(f"Membership was not asked of {show.listed(unasked)}.")
     for name, of in checks.items():
         if moved := [c for c in of if c.name == MOVED]:
             said.append(f"{name}, its options in every order: {moved[0].says}")

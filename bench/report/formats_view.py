@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-from bench.probed import FormatAnswer, FormatFindings
+from bench.probed import FormatFindings, ProbeRecord
 from bench.report import format as show
 from bench.report.collect import CellView
 from bench.report.formats_chart import Dot, FormatRow
@@ -63,6 +65,8 @@ class Asked:
     trained: set[Key]
     degenerate: set[Key]
     """Formats that make some seed give every item one label."""
+    others: int = 0
+    """Further cells, whose own format is another one (tuning chose another template): no mean is over both."""
 
     @property
     def every(self) -> Spread:
@@ -72,8 +76,8 @@ class Asked:
         return every
 
     def over(self, keys: Iterable[Key]) -> Spread | None:
-        """Scores over these formats; None of none."""
-        return spread([self.plain[key] for key in keys])
+        """Scores over these formats, as far as all seeds answered them; None of none."""
+        return spread([self.plain[key] for key in keys if key in self.plain])
 
     @property
     def never(self) -> list[Key]:
@@ -89,39 +93,69 @@ class Asked:
 
 def formats_view(task: str, metric: str, by_strategy: dict[str, list[CellView]]) -> FormatsView | None:
     """What the cells of a task said in other formats; None where none was asked."""
-    asked = [one for name, cells in by_strategy.items() if (one := _asked(name, cells)) is not None]
+    records = {name: _records(cells) for name, cells in by_strategy.items()}
+    # where a command that asks otherwise was stopped, some cells still have the answers to what was asked before
+    counts = Counter(_options(one) for of in records.values() for one in of)
+    usual = {options for options, _ in counts.most_common(1)}
+    asked = [
+        one
+        for name, of in records.items()
+        if (one := _asked(name, [r.formats for r in of if r.formats and _options(r) in usual])) is not None
+    ]
     if not asked:
         return None
+    left = _left(asked, sum(counts.values()) - max(counts.values()))
     number = max(len(one.plain) for one in asked)
     items = max(len(found.items) for one in asked for found in one.found)
     title = f"{task}: {metric} in {number} prompt formats"
     rows = [_row(one, f"c{1 + i % 7}") for i, one in enumerate(asked)]
     chance = max(found.chance for one in asked for found in one.found)
     medians = {one.strategy: one.every.median for one in asked}
-    return FormatsView(title, chance, rows, _table(task, metric, items, asked), _sentences(asked, number), medians)
+    told = _sentences(asked, number) + left
+    return FormatsView(title, chance, rows, _table(task, metric, items, asked), told, medians)
 
 
-def _asked(strategy: str, cells: list[CellView]) -> Asked | None:
-    found = [r.formats for c in cells if (r := c.probes.get("formats")) is not None and r.formats is not None]
-    if not found:
+def _records(cells: list[CellView]) -> list[ProbeRecord]:
+    return [r for c in cells if (r := c.probes.get("formats")) is not None and r.formats is not None]
+
+
+def _options(record: ProbeRecord) -> str:
+    return json.dumps(record.asked, sort_keys=True)
+
+
+def _own(findings: FormatFindings) -> Key | None:
+    return next((key_of(a) for a in own_demonstrations(findings) if a.number == 0), None)
+
+
+def _left(asked: list[Asked], before: int) -> list[str]:
+    """Which cells are not summed up here, and why."""
+    said = [
+        f"Left out: {show.count(one.others, 'cell')} of {one.strategy} whose tuning chose another template."
+        for one in asked
+        if one.others
+    ]
+    if before:
+        said.append(f"Left out: {show.count(before, 'cell')} asked with other options; the same command asks anew.")
+    return said
+
+
+def _asked(strategy: str, every: list[FormatFindings]) -> Asked | None:
+    templates = Counter(_own(one) for one in every)
+    own = templates.most_common(1)[0][0] if every else None
+    found = [one for one in every if _own(one) == own]
+    plain = _means([by_key(one, calibrated=one.calibrates) for one in found]) if found else {}
+    if own is None or own not in plain:
         return None
-    answers = [answer for one in found for answer in own_demonstrations(one)]
-
-    def which(test: list[FormatAnswer]) -> set[Key]:
-        return {key_of(answer) for answer in test}
-
-    plain = _means([by_key(one, calibrated=one.calibrates) for one in found])
-    own = next((key_of(a) for a in answers if a.number == 0), None)
-    if not plain or own not in plain:
-        return None
+    answers = [(answer, one.calibrates) for one in found for answer in own_demonstrations(one)]
     return Asked(
         strategy,
         found,
         plain,
         _means([by_key(one, calibrated=True) for one in found]),
         own,
-        which([a for a in answers if a.trained_on]),
-        which([a for a in answers if degenerate(a, found[0].calibrates)]),
+        {key_of(a) for a, _ in answers if a.trained_on},
+        {key_of(a) for a, calibrates in answers if degenerate(a, calibrates)},
+        len(every) - len(found),
     )
 
 

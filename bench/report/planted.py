@@ -173,8 +173,11 @@ def notes(control: Control) -> list[str]:
 def sentences(control: Control) -> list[str]:
     """What the control says, in words: which checks saw the leak, from which dose on, and false alarms."""
     said = [_family(control, name, [dose for dose in control.doses if dose]) for name in FAMILIES]
-    alarms = sum(split.sees(name) for split in control.at(0) for name in ("membership", "perturbation"))
-    clean = len(control.at(0))
+    tests = ("membership", "perturbation")
+    # overlap is no test: what it finds in a clean cell is there
+    tested = [split for split in control.at(0) if any(c.family in tests for c in split.checks)]
+    alarms = sum(split.sees(name) for split in tested for name in tests)
+    clean = len(tested)
     if clean:
         told = f"{show.count(alarms, 'false alarm')} in {show.count(clean, 'clean cell')}"
         said.append(

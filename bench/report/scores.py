@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.records import Score
 from bench.report.collect import CellView
 from bench.report.format import finite
 from bench.report.predictions import over_seeds
 from bench.stats.metrics import too_few
 from bench.stats.ratios import RATIOS, family
+from bench.stats.seeds import BOUNDS, flat_interval
 
 FEWEST_SEEDS = 3
 """Training runs from which on a mean has an interval over seeds and differences may be claimed (DESIGN 8)."""
@@ -76,11 +78,12 @@ def task_score(cells: list[CellView]) -> TaskScore:
     values = [score.value for score in scores]
     wide = over_seeds(cells, cells[0].info.metric) if retrained(cells) else None
     counts = [score.clusters or score.n for score in scores]
+    own = [ends(score, cells[0].info.metric) for score in scores]
     return TaskScore(
         cells,
         statistics.fmean(values),
-        wide.low if wide else mean([score.low for score in scores]),
-        wide.high if wide else mean([score.high for score in scores]),
+        wide.low if wide else mean([low for low, _ in own]),
+        wide.high if wide else mean([high for _, high in own]),
         max(score.chance for score in scores),
         statistics.stdev(values) if len(values) > 1 else None,
         max(score.n for score in scores),
@@ -109,9 +112,19 @@ def score_of(cells: list[CellView], metric: str) -> tuple[float | None, float | 
         for cell in cells
         if cell.status == "ok" and cell.result and cell.result.scores and metric in cell.result.scores
     ]
-    value, low, high = (mean([getattr(score, part) for score in found]) for part in ("value", "low", "high"))
+    own = [(score.value, *ends(score, metric)) for score in found]
+    value, low, high = (mean([one[part] for one in own]) for part in range(3))
     wide = over_seeds(cells, metric) if retrained(cells) and len(found) == len(cells) else None
     return (value, wide.low, wide.high) if wide else (value, low, high)
+
+
+def ends(score: Score, metric: str) -> tuple[float | None, float | None]:
+    """A trained model's own interval; one without width, which a bootstrap of items that are all alike gives, is that
+    of a proportion of as many items."""
+    if metric in BOUNDS and score.low is not None and score.low == score.high == score.value:
+        flat = flat_interval(score.value, score.clusters or score.n, BOUNDS[metric])
+        return flat.low, flat.high
+    return score.low, score.high
 
 
 def mean(values: Iterable[float | None]) -> float | None:

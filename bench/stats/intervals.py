@@ -17,7 +17,7 @@ from bench.stats.confusion import confusion, formula, leave_one_out
 @dataclass(frozen=True)
 class Interval:
     """Two ends in the metric's own unit and the method that made them: `wilson`, `bca`, `percentile`, `clusters`,
-    `seeds` or `newcombe`."""
+    `seeds`, `flat` or `newcombe`."""
 
     low: float
     high: float

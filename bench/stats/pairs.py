@@ -116,14 +116,16 @@ def jackknife_variance(left_out: ArrayLike, clusters: ArrayLike | None = None) -
     return 0.0 if sums.size < 2 else float(sums.size / (sums.size - 1) * ((n - 1) / n) ** 2 * (sums**2).sum())
 
 
-def seed_test(differences: Sequence[float], item_variance: float, items: int) -> SeedTest:
+def seed_test(differences: Sequence[float], item_variance: float, items: float) -> SeedTest:
     """Two-sided test of per-seed differences that must hold over seeds and over test items.
 
     The larger of two p-values: the paired t test over seeds with S - 1 degrees of freedom (Student 1908), and a t
     test whose SE^2 = s^2 / S + item_variance, degrees of freedom after Satterthwaite (1946, eq. 17). The first alone
     would call three equal differences of one item a certainty; the second alone calls up to 7% of A/A pairs
     different at three seeds, both together at most 5% (simulated: seed SD 0 to 6 points, 120 to 5000 items).
-    With one difference it is a test of two trained models only. Raises `ValueError` for no difference.
+    With one difference it is a test of two trained models only. `items` are the items, or the clusters they come in
+    (as many of one size as they are worth): one tells nothing of others (p is 1), and where none varies p is no less
+    than the sign test's, 2 / 2^items. Raises `ValueError` for no difference.
     """
     d = np.asarray(differences, dtype=float)
     if d.size == 0:
@@ -132,9 +134,9 @@ def seed_test(differences: Sequence[float], item_variance: float, items: int) ->
     mean, total = float(d.mean()), seeds + item_variance
     parts = (seeds**2 / (d.size - 1) if d.size > 1 else 0.0) + (item_variance**2 / (items - 1) if items > 1 else 0.0)
     freedom = total**2 / parts if parts > 0 else math.inf
-    p = _two_sided(mean, total, freedom)
-    if d.size > 1:
-        p = max(p, _two_sided(mean, seeds, d.size - 1))
+    p = 1.0 if items < 2 else _two_sided(mean, total, freedom, items)
+    if d.size > 1 and seeds > 0:
+        p = max(p, _two_sided(mean, seeds, d.size - 1, items))
     return SeedTest(mean, math.sqrt(total), freedom, p, math.sqrt(seeds), d.size)
 
 
@@ -154,8 +156,8 @@ def smallest_difference(tests: Sequence[SeedTest]) -> float:
     return detectable_over_seeds(seeds, max(total - seeds, 0.0), fewest)
 
 
-def _two_sided(mean: float, variance: float, freedom: float) -> float:
-    """Two-sided p of a t statistic; without any variance a difference is certain and no difference is none."""
-    if variance <= 0:
-        return 1.0 if mean == 0 else 0.0
+def _two_sided(mean: float, variance: float, freedom: float, items: float) -> float:
+    """Two-sided p of a t statistic; without any variance (rounding aside) that of `items` equal signs."""
+    if variance <= 1e-18 * mean**2:
+        return 1.0 if mean == 0 else min(1.0, 2 * 0.5**items)
     return min(1.0, 2 * float(stats.t.sf(abs(mean) / math.sqrt(variance), freedom)))

@@ -53,7 +53,11 @@ def seeds_interval(
             f"{per_seed.shape}, {without.shape}, {level}"
         )
     items = None if clusters is None else np.array([jackknife_variance(without.mean(axis=0), clusters)])
-    low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
+    if clusters is not None and np.unique(np.asarray(clusters)).size < 2:
+        # how clusters differ is not known from one: as wide as what one item tells
+        low, high = bent(per_seed.mean(keepdims=True), np.zeros(1), bounds, float(stats.norm.ppf(0.5 + level / 2)))
+    else:
+        low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
     return Interval(float(low[0]), float(high[0]), "seeds")
 
 
@@ -101,6 +105,19 @@ def bent(
     middle, reach = v + ratio / 2, np.sqrt(v * (1 - v) * ratio + ratio**2 / 4)
     low, high = np.clip((middle - reach) / (1 + ratio), 0.0, v), np.clip((middle + reach) / (1 + ratio), v, 1.0)
     return bounds[0] + width * low, bounds[0] + width * high
+
+
+def flat_interval(value: float, n: int, bounds: tuple[float, float] = (0.0, 1.0), level: float = 0.95) -> Interval:
+    """What stands for a bootstrap's interval without width: every resample of the `n` items gave one `value`.
+
+    All right, or one label for all: other items would not be so for sure. Wilson's width of so many items, as in
+    `seeds_interval` where nothing varies. Raises `ValueError` for no item.
+    """
+    if n < 1:
+        raise ValueError(f"flat_interval needs an item, got {n}")
+    least = float(stats.norm.ppf(0.5 + level / 2)) / math.sqrt(n)
+    low, high = bent(np.array([value]), np.zeros(1), bounds, least)
+    return Interval(float(low[0]), float(high[0]), "flat")
 
 
 def clustered_interval(
