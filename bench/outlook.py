@@ -69,13 +69,15 @@ def with_prediction(job: Job, known: Predicted) -> Job:
 
 
 def limit_of(job: Job, target: Card | None, here: bool = True) -> int | None:
-    """Bytes the cell may take: the cap, else the target card, else the card of this machine if it runs `here`, both
-    without CUDA's context. On a CPU the cap is one on the whole process, so what its libraries take is subtracted."""
+    """Bytes the cell may take: the cap or the target card, whichever is smaller, else the card of this machine if it
+    runs `here`; cards without CUDA's context. On a CPU the cap is one on the whole process, so what its libraries take
+    is subtracted."""
+    limits = [] if target is None else [target.usable_bytes]
     if job.memory_gib is not None:
         process = PROCESS_BYTES if job.cell.device == "cpu" else 0
-        return round(job.memory_gib * GIB) - process
-    if target is not None:
-        return target.usable_bytes
+        limits.append(round(job.memory_gib * GIB) - process)
+    if limits:
+        return min(limits)
     described = card.describe() if job.cell.device == "cuda" and here else None
     return None if described is None else int(described["memory_bytes"]) - CONTEXT_BYTES
 

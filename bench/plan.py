@@ -114,10 +114,13 @@ def known(request: Request) -> Request:
 
 
 def capped(suite: Suite, target: Card | None, device: str) -> Suite:
-    """On a card the target's memory is the cap, unless one is given. A capped larger card gives bytes, not speed."""
-    if target is None or device != "cuda" or suite.budget.memory_gib is not None:
+    """On a card the target's memory is the cap, unless a smaller one is given. A capped larger card gives bytes, not
+    speed."""
+    if target is None or device != "cuda":
         return suite
     cap = round(target.usable_bytes / GIB, 3)
+    if suite.budget.memory_gib is not None and suite.budget.memory_gib <= cap:
+        return suite
     return suite.model_copy(update={"budget": suite.budget.model_copy(update={"memory_gib": cap})})
 
 

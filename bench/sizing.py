@@ -52,7 +52,8 @@ def judged(job: Job, foretold: Predicted, limit: int | None) -> Predicted:
             False,
             f"{words.removeprefix('close: ').partition(', within')[0]}, and the weights alone do not fit",
         )
-    if job.memory_gib is not None and job.cell.device == "cpu":
+    capped = job.memory_gib is not None and limit == round(job.memory_gib * GIB) - PROCESS_BYTES  # not by a card
+    if capped and job.cell.device == "cpu":
         words += f" (the cap of {job.memory_gib:g} GiB less {PROCESS_BYTES / GIB:.2f} GiB for the process itself)"
     return foretold.model_copy(update={"fits": fits, "reason": words, "limit_bytes": limit})
 

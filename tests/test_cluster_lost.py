@@ -16,6 +16,7 @@ from cluster_fakes import GIB, TWO, Fake, carried_out, crew_of, exceptions, jobs
 from rich.console import Console
 
 from bench import outlook, plan
+from bench.cards import CONTEXT_BYTES
 from bench.cluster import crew, node, watch
 from bench.cluster.demand import Demand, demand
 from bench.cluster.parcel import Packer
@@ -196,7 +197,7 @@ def test_trackers_hear_of_what_came_back_whatever_ends_the_run(
 def test_the_memory_of_the_commands_machine_is_no_limit_of_a_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its card, here of one byte, is not the nodes': no cell is refused for it. A cap and a card that is named hold."""
+    """Its card, here of one byte beside the context, is not the nodes': no cell is refused for it. A cap and a card that is named hold."""
     seen: list[dict[str, int | None]] = []
 
     def sized(jobs: list[Job], limits: dict[str, int | None], ask: Any) -> dict[str, Predicted]:
@@ -204,7 +205,9 @@ def test_the_memory_of_the_commands_machine_is_no_limit_of_a_node(
         return {job.cell.id: Predicted() for job in jobs}
 
     monkeypatch.setattr(outlook, "sized", sized)
-    monkeypatch.setattr("bench.measure.card.describe", lambda: {"memory_bytes": 1, "compute_capability": "8.0"})
+    monkeypatch.setattr(
+        "bench.measure.card.describe", lambda: {"memory_bytes": CONTEXT_BYTES + 1, "compute_capability": "8.0"}
+    )
     given = ["strategies=lora", "device=cuda", "predict=true"]
     ray = "executor=ray"
     for more in ([ray], [ray, "budget.memory_gib=2"], [ray, "gpu=t4"], ["executor=local"]):

@@ -119,6 +119,28 @@ def test_the_card_of_this_machine_is_judged_as_the_same_one_by_name(monkeypatch:
     assert limit_of(one, None, here=False) is None
 
 
+@pytest.mark.parametrize(("asked", "least"), [(24.0, None), (8.0, 8.0)])
+def test_a_cap_above_the_target_card_makes_it_no_larger(asked: float, least: float | None) -> None:
+    from bench.cards import card_named
+    from bench.outlook import limit_of
+    from bench.plan import capped
+
+    t4, suite = card_named("t4"), load(["suite=smoke", f"budget.memory_gib={asked}"]).suite
+    one = job("gpu=t4")
+    one = one.model_copy(update={"cell": one.cell.model_copy(update={"device": "cuda"}), "memory_gib": asked})
+    bytes_of_it = t4.usable_bytes if least is None else round(least * GIB)
+    assert limit_of(one, t4) == bytes_of_it
+    assert capped(suite, t4, "cuda").budget.memory_gib == pytest.approx(bytes_of_it / GIB, abs=1e-3)
+    assert capped(suite, t4, "cpu").budget.memory_gib == asked
+    here = job("gpu=t4").model_copy(update={"memory_gib": asked})
+    words = sized(
+        [here],
+        {here.cell.id: limit_of(here, t4)},
+        lambda jobs: {one.cell.id: Predicted(peak_bytes=GIB) for one in jobs},
+    )
+    assert ("the cap of" in (words[here.cell.id].reason or "")) == (least is not None)
+
+
 def test_a_cpu_needs_what_stays_resident() -> None:
     """Tensors, or the weights and what the allocator is expected to hold on top, whichever is more."""
     parts = {"parameters": 100, "activations": 50}
