@@ -42,6 +42,8 @@ class Score(Record):
     """How the interval was made: `wilson`, `bca`, `percentile`, `clusters`."""
     clusters: int | None = None
     """Clusters the items come in (items that share a passage); None where each stands alone."""
+    clusters_worth: float | None = None
+    """As many clusters of one size as these are worth: what the interval's coverage hangs on (Kish 1965, 8.2)."""
 
 
 class Parameters(Record):

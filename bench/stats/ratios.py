@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from bench.config.reply import OVERLAPS
 from bench.records import Score
 from bench.stats.intervals import Interval, bca_ends
+from bench.stats.pairs import worth
 from bench.stats.seeds import clustered_interval
 
 Floats = NDArray[np.floating]
@@ -121,4 +122,5 @@ def ratio_score(
         chance_is=chance_is,
         interval=interval.method,
         clusters=None if clusters is None else int(np.unique(np.asarray(clusters)).size),
+        clusters_worth=None if clusters is None else worth(clusters),
     )

@@ -10,7 +10,7 @@ from scipy import stats
 
 from bench.config.reply import OVERLAPS
 from bench.stats.intervals import Interval
-from bench.stats.pairs import jackknife_variance
+from bench.stats.pairs import jackknife_variance, worth
 
 BOUNDS = {
     **dict.fromkeys(("accuracy", "f1", *OVERLAPS, "span_f1", "span_precision", "span_recall"), (0.0, 1.0)),
@@ -52,13 +52,28 @@ def seeds_interval(
             "seeds_interval needs values (S,), left_out (S, n), S and n from 2 on and 0 < level < 1, got "
             f"{per_seed.shape}, {without.shape}, {level}"
         )
-    items = None if clusters is None else np.array([jackknife_variance(without.mean(axis=0), clusters)])
+    items = None if clusters is None else clusters_variance(without.mean(axis=0), clusters, level)
     if clusters is not None and np.unique(np.asarray(clusters)).size < 2:
         # how clusters differ is not known from one: as wide as what one item tells
         low, high = bent(per_seed.mean(keepdims=True), np.zeros(1), bounds, float(stats.norm.ppf(0.5 + level / 2)))
     else:
         low, high = seeds_ends(per_seed[None], without[None], bounds, level, items)
     return Interval(float(low[0]), float(high[0]), "seeds")
+
+
+def clusters_variance(left_out: NDArray[np.floating], clusters: ArrayLike, level: float) -> NDArray[np.floating]:
+    """Variance over clusters, (1,), widened as t with their degrees of freedom is wider than the normal.
+
+    Few clusters, or few that hold most of the items, do not tell it well.
+    """
+    tail = 0.5 + level / 2
+    wider = float(stats.t.ppf(tail, freedom_of(clusters)) / stats.norm.ppf(tail)) ** 2
+    return np.array([wider * jackknife_variance(left_out, clusters)])
+
+
+def freedom_of(clusters: ArrayLike) -> float:
+    """Degrees of freedom of clusters that may differ in size, at least 1."""
+    return max(1.0, worth(clusters) - 1)
 
 
 def seeds_ends(
@@ -129,13 +144,12 @@ def clustered_interval(
 ) -> Interval:
     """Interval of one trained model's score where items come in clusters (one integer an item, shape (n,)).
 
-    t with one degree of freedom less than clusters on the cluster-robust error (Liang & Zeger 1986),
-    bent at the bounds as in `seeds_interval`. Raises `ValueError` for unequal lengths.
+    t with one degree of freedom less than even clusters that these are worth on the cluster-robust error (Liang & Zeger
+    1986), bent at the bounds as in `seeds_interval`. Raises `ValueError` for unequal lengths.
     """
-    groups = np.unique(np.asarray(clusters)).size
     error = math.sqrt(jackknife_variance(left_out, clusters))
     tail = 0.5 + level / 2
-    half = float(stats.t.ppf(tail, groups - 1)) * error if error > 0 else 0.0
-    least = float(stats.norm.ppf(tail)) / math.sqrt(groups)
+    half = float(stats.t.ppf(tail, freedom_of(clusters))) * error
+    least = float(stats.norm.ppf(tail)) / math.sqrt(worth(clusters))
     low, high = bent(np.array([value]), np.array([half]), bounds, least)
     return Interval(float(low[0]), float(high[0]), "clusters")
