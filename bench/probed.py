@@ -64,6 +64,10 @@ Verdict = Literal["seen", "not seen", "no power", "not applicable"]
 `no power`: this check cannot tell here, so nothing follows. `not applicable`: it could not be made."""
 
 
+SHORT = "items too short to tell"
+"""A figure of overlap checks: test items too short to be looked for."""
+
+
 class Check(Record):
     """One contamination check of one cell. `p` is as the test gave it, its verdict already holds after Holm over the
     cell's checks (`figures["p, Holm"]`)."""

@@ -13,7 +13,7 @@ from bench.data.overlap import overlap as overlap
 from bench.data.overlap import row_text as row_text
 from bench.data.overlap import units_of as units_of
 from bench.data.overlap import words_of as words_of
-from bench.probed import Check, Verdict
+from bench.probed import SHORT, Check, Verdict
 from bench.stats.intervals import wilson
 
 
@@ -43,7 +43,7 @@ def check(
         "items found whole": float(sum(result.whole)),
         "items found by 13 words in a row": float(sum(result.gram)),
         "items with a long common run": float(sum(result.long)),
-        "items too short to tell": float(short),
+        SHORT: float(short),
         "median longest run, share of words": float(np.median(result.share)),
     }
     whole, looked = sum(result.whole), f"{what} ({len(trained):,} texts)"

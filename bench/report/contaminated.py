@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bench.probed import Check, ContaminationFindings, Verdict
+from bench.probed import SHORT, Check, ContaminationFindings, Verdict
 from bench.records import Status
 from bench.report import format as show
 from bench.report.collect import CellView
@@ -16,8 +16,6 @@ FEW = 0.01
 """Share of test items found in what was trained on below which they are named and the scores may stand."""
 POOL = "overlap: pool"
 """The check that looks in all rows that training could have drawn."""
-SHORT = "items too short to tell"
-"""Among the figures of an overlap check."""
 ORDER: tuple[Verdict, ...] = ("seen", "not seen", "no power", "not applicable")
 BADGES: dict[Verdict, str] = {
     "seen": "error",

@@ -77,7 +77,7 @@ def task_score(cells: list[CellView]) -> TaskScore:
         return TaskScore(cells, None, None, None, None, None, None)
     values = [score.value for score in scores]
     wide = over_seeds(cells, cells[0].info.metric) if retrained(cells) else None
-    counts = [int(score.clusters_worth or score.clusters or score.n) for score in scores]
+    counts = [independent(score) for score in scores]
     own = [ends(score, cells[0].info.metric) for score in scores]
     return TaskScore(
         cells,
@@ -118,11 +118,16 @@ def score_of(cells: list[CellView], metric: str) -> tuple[float | None, float | 
     return (value, wide.low, wide.high) if wide else (value, low, high)
 
 
+def independent(score: Score) -> int:
+    """Items, or as many even clusters as theirs are worth; older records hold only how many there are."""
+    return int(score.clusters_worth or score.clusters or score.n)
+
+
 def ends(score: Score, metric: str) -> tuple[float | None, float | None]:
     """A trained model's own interval; one without width, which a bootstrap of items that are all alike gives, is that
     of a proportion of as many items."""
     if metric in BOUNDS and score.low is not None and score.low == score.high == score.value:
-        flat = flat_interval(score.value, int(score.clusters_worth or score.clusters or score.n), BOUNDS[metric])
+        flat = flat_interval(score.value, independent(score), BOUNDS[metric])
         return flat.low, flat.high
     return score.low, score.high
 
