@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from bench.config.schema import Budget
-from bench.measure.flops import Book, Passes
+from bench.measure.book import Book
+from bench.measure.flops import Passes
 from bench.measure.lent import Cost
 from bench.measure.steps import Moment, Step, Unread, on_card, seconds_between
 from bench.records import Used

@@ -43,7 +43,7 @@ def cell_info(
         "device": device,
         "model_fingerprint": model.fingerprint(),
         "task_digest": identity.task_digest(task),
-        "numerics": identity.NUMERICS,
+        "numerics": identity.NUMERICS_BY_AXIS.get(budget.axis, identity.NUMERICS),
         "engine": engine,
         **how_computed(suite, task, variant),
         **what_is_read(suite, name, variant, dose, located),

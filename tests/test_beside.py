@@ -201,7 +201,7 @@ def test_flops_of_a_row_of_choices_are_exact(family: str, before: int) -> None:
         batch = batch_of(64)
         with counting() as counted:
             asking.scores(batch)
-    assert meter.book.get(batch.shape) == counted.flops > 0
+    assert meter.book.get(batch.shape) == counted.once and counted.flops > counted.attention > 0
     fewer = replace(batch, extra={**batch.extra, "positions": batch.extra["positions"][:, :3]})
     assert meter.book.get(fewer.shape) is None
 

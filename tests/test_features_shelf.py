@@ -91,7 +91,7 @@ def hammer(path: Path, number: int, wrong: Any) -> None:
 
 
 def kept_of(number: int) -> Kept:
-    return Kept(torch.full((64, 32), float(number)), Cost(0.0, 0, 0, number, 0, False), {})
+    return Kept(torch.full((64, 32), float(number)), Cost(0.0, 0, 0, number, 0, 0, False), {})
 
 
 def test_two_processes_never_see_half_a_file(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_what_a_meter_booked_is_the_formula(method: str, readout: str, family: s
     assert done.refused is None and done.plan is not None and done.plan.collate is not None
     config: Any = done.base.module.config
     sample = done.plan.collate(done.plan.examples().encoded[:1])  # type: ignore[misc]
-    booked = [(*shape, n, flops) for shape, points in done.meter.book.counted.items() for n, flops in points.items()]
+    counted = done.meter.book.counted.items()
+    booked = [(*shape, length, flops.total) for shape, points in counted for length, flops in points.items()]
     assert booked
     for rows, decoder, _, _, length, flops in booked:
         known = work_of(config, sample, method)

@@ -52,6 +52,12 @@ def test_how_it_runs_does_not_change_the_id(token: str) -> None:
     assert ids(token) == ids()
 
 
+@pytest.mark.parametrize(("axis", "numerics"), [("train_examples", 4), ("train_seconds", 4), ("train_flops", 5)])
+def test_only_cells_that_flops_bind_are_of_the_fifth_numerics(axis: str, numerics: int) -> None:
+    """What a step may cost that was not yet counted was mended for them; records of all others stand."""
+    assert {job.cell.numerics for job in planned(f"budget.{axis}=1000").jobs} == {numerics}
+
+
 def test_other_cells_beside_it_do_not_change_the_id() -> None:
     """A cell of a larger suite is the cell of a smaller one; its digest is in its name with task, strategy and seed."""
     [alone] = ids()

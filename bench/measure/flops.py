@@ -19,6 +19,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
+from bench.measure.book import Book, Flops
 from bench.measure.lent import Cost
 
 
@@ -53,67 +54,22 @@ def formulas() -> dict[Any, Callable[..., int]]:
     return found
 
 
-class Book:
-    """FLOPs by shape. The last entry of a shape is the padded length; the others name its family (rows, prefix...).
-
-    Within a family FLOPs are a polynomial of second degree in the length (linear layers are linear in it, attention is
-    quadratic, work on weights alone is constant), so three counted lengths give every other one exactly.
-    """
-
-    def __init__(self) -> None:
-        self.counted: dict[tuple[Any, ...], dict[int, float]] = {}
-
-    def add(self, shape: tuple[Any, ...], flops: float) -> None:
-        """Note a counted shape."""
-        self.counted.setdefault(shape[:-1], {})[shape[-1]] = flops
-
-    def get(self, shape: tuple[Any, ...]) -> float | None:
-        """FLOPs of a shape: counted, or by Lagrange's formula through three counted lengths; None: count it."""
-        points, length = self.counted.get(shape[:-1], {}), shape[-1]
-        if length in points:
-            return points[length]
-        if len(points) < 3:
-            return None
-        (a, fa), (b, fb), (c, fc) = list(points.items())[:3]
-        return (
-            fa * (length - b) * (length - c) / ((a - b) * (a - c))
-            + fb * (length - a) * (length - c) / ((b - a) * (b - c))
-            + fc * (length - a) * (length - b) / ((c - a) * (c - b))
-        )
-
-    def most(self, shape: tuple[Any, ...]) -> float | None:
-        """FLOPs of a shape, or where it was not counted the least upper bound that counted ones of its kind give.
-
-        No term falls with rows or length, none grows faster than linearly in rows or quadratically in length. None
-        where nothing of its kind was counted.
-        """
-        known = self.get(shape)
-        if known is not None:
-            return known
-        of, at = rows_of(shape)
-        bounds = [
-            flops * max(1.0, of / rows) * max(1.0, shape[-1] / length) ** 2
-            for family, points in self.counted.items()
-            for rows, kind in [rows_of((*family, 0))]
-            if kind == at
-            for length, flops in points.items()
-        ]
-        return min(bounds, default=None)
-
-
-def rows_of(shape: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
-    """Rows of a shape (its first number) and what is left of it without rows and length."""
-    place = next(i for i, part in enumerate(shape) if isinstance(part, int))
-    return shape[place], (*shape[:place], *shape[place + 1 : -1])
-
-
 class Count:
     """FLOPs counted by `counting`."""
 
     flops: int = 0
     """Without what was computed a second time."""
+    attention: int = 0
+    """Of these the products of activations with activations, the only ones that may grow with a length's square."""
     recomputed: int = 0
     """Of forward passes repeated for the backward pass (gradient checkpointing)."""
+    attention_again: int = 0
+    """Of the recomputed those of products of activations with activations."""
+
+    @property
+    def once(self) -> Flops:
+        """What was not computed a second time."""
+        return Flops(float(self.flops), float(self.attention))
 
 
 class Counter(TorchDispatchMode):
@@ -130,7 +86,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.formulas = flop_registry | {op: shape_wrapper(formula) for op, formula in formulas().items()}
-        self.total = 0
+        self.total = self.attention = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -142,7 +98,10 @@ class Counter(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
         if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=out)
+            flops = formula(*args, **kwargs, out_val=out)
+            self.total += flops
+            if is_attention(func):
+                self.attention += flops
         return out
 
     def chosen(self, func: HigherOrderOperator, args: Any) -> Any:
@@ -153,6 +112,14 @@ class Counter(TorchDispatchMode):
         condition, yes, no, operands = args
         with self:
             return (yes if condition else no)(*operands)
+
+
+@cache
+def is_attention(func: Any) -> bool:
+    """Whether an operator may be a product of activations with activations: fused attention, or a product in batches,
+    of which the unfused one is made."""
+    name = func.overloadpacket.__name__
+    return name in ("bmm", "baddbmm") or "attention" in name
 
 
 @cache
@@ -182,6 +149,7 @@ def counting() -> Iterator[Count]:
         finally:
             _active.pop()
     count.flops = counter.total - count.recomputed
+    count.attention = counter.attention - count.attention_again
 
 
 @contextmanager
@@ -192,9 +160,9 @@ def counting_part() -> Iterator[Count]:
             yield count
         return
     counter, part = _active[-1][0], Count()
-    before = counter.total
+    total, attention = counter.total, counter.attention
     yield part
-    part.flops = counter.total - before
+    part.flops, part.attention = counter.total - total, counter.attention - attention
 
 
 @contextmanager
@@ -204,11 +172,12 @@ def recomputing() -> Iterator[None]:
         yield
         return
     counter, count = _active[-1]
-    before = counter.total
+    total, attention = counter.total, counter.attention
     try:
         yield
     finally:
-        count.recomputed += counter.total - before
+        count.recomputed += counter.total - total
+        count.attention_again += counter.attention - attention
 
 
 class Passes:
@@ -227,11 +196,13 @@ class Passes:
             self.counted, before = True, len(self.lent)
             with counting() as count:
                 yield
-            known = float(count.flops + sum(cost.flops for cost in self.lent[before:]))
-            repeated = float(count.recomputed)
+            lent = self.lent[before:]
+            total = count.flops + sum(cost.flops for cost in lent)
+            known = Flops(float(total), float(count.attention + sum(cost.attention for cost in lent)))
+            repeated = Flops(float(count.recomputed), float(count.attention_again))
             self.book.add(shape, known)
             self.again.add(shape, repeated)
         else:
             yield
-        self.flops += known
-        self.recomputed += repeated
+        self.flops += known.total
+        self.recomputed += repeated.total

@@ -23,6 +23,8 @@ class Cost:
     padded_tokens: int
     rows: int
     flops: int
+    attention: int
+    """Of these the FLOPs of products of activations with activations."""
     counted: bool
     """Whether its FLOPs were being counted, which takes time of its own."""
 

@@ -15,7 +15,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.job import Job
-from bench.measure.flops import Book, counting
+from bench.measure.book import Book
+from bench.measure.flops import counting
 from bench.models.base import Base
 from bench.models.catalog import parse
 from bench.models.parts import count
@@ -259,9 +260,9 @@ def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context:
         if known is None:
             with counting() as counted:
                 plan.loss(one.batch, one.labels).backward()
-            known = float(counted.flops)
+            known = counted.once
             book.add(one.batch.shape, known)
-        total += known
+        total += known.total
     return total
 
 

@@ -28,7 +28,8 @@ from bench import identity
 from bench.budget import Meter
 from bench.config.schema import Template
 from bench.measure import lent
-from bench.measure.flops import Book, counting_part
+from bench.measure.book import Book, Flops
+from bench.measure.flops import counting_part
 from bench.measure.lent import Cost, Peaks
 from bench.score.adapted import Adapted, scored
 from bench.score.batch import Batch, Encoded
@@ -81,7 +82,7 @@ class Shelf:
             write(path, kept)
             charge(meter, phase, time.perf_counter() - begun)
             return kept.features
-        self.book.add(batch.shape, float(kept.cost.flops))
+        self.book.add(batch.shape, Flops(float(kept.cost.flops), float(kept.cost.attention)))
         features = kept.features.to(reader.device)
         if phase is not None:
             phase.take(kept.cost, kept.peaks)
@@ -91,10 +92,12 @@ class Shelf:
     def forward(self, reader: HeadReader, module: nn.Module, batch: Batch, phase: lent.Lent | None) -> Kept:
         """The model reads a batch."""
         known, begun = self.book.get(batch.shape), time.perf_counter()
+        counted = known is None
         if known is None:
             with counting_part() as count:
                 features = reader.features(module, batch)
-            self.book.add(batch.shape, float(count.flops))
+            known = count.once
+            self.book.add(batch.shape, known)
         else:
             features = reader.features(module, batch)
         if reader.device.type == "cuda":
@@ -102,8 +105,9 @@ class Shelf:
         seconds = time.perf_counter() - begun
         rows, length = batch.inputs["input_ids"].shape
         # between counted lengths the book interpolates in floating point; FLOPs are whole
-        flops = count.flops if known is None else round(known)
-        cost = Cost(seconds, batch.tokens, rows * length, rows, flops, known is None)
+        cost = Cost(
+            seconds, batch.tokens, rows * length, rows, round(known.total), round(known.attention), counted=counted
+        )
         return Kept(features, cost, {} if phase is None else phase.peaks())
 
 
