@@ -73,7 +73,7 @@ class BagOfWords(Strategy):
         def search(meter: Meter) -> str:
             rows = context.train.take(range(max(0, meter.room(len(context.train)))))
             # no watched module: the step has seconds and examples, and neither tokens nor FLOPs of a model
-            with meter.step(("bag of words", 0), len(rows)), one_thread():
+            with meter.step(("bag of words", 1, 0, 0), len(rows)), one_thread():
                 plan.notes.append(fitted(answer, rows, options.c, context.seed))
             plan.labels_used = len(rows)
             plan.created = plan.trained = answer.weight.size + answer.bias.size
@@ -112,7 +112,7 @@ class Linear:
         """Float64 log-odds (rows, labels), up to what all labels of a row share; on pairs the two rewards."""
         if not fields:
             return np.zeros((0, len(self.task.labels)))
-        with meter.step(("bag of words", 0), len(fields)):
+        with meter.step(("bag of words", 1, 0, 0), len(fields)):
             return self.scores(self.vectors(fields))
 
     def vectors(self, fields: Sequence[Mapping[str, str]]) -> list[Any]:

@@ -256,7 +256,7 @@ class Search:
         """What writing `most` tokens after each of `rows` prompts of `tokens` tokens together takes."""
         assert meter.budget is not None
         steps = most if meter.budget.axis == "train_seconds" else 1
-        return steps * meter.cost(rows, tokens + rows * most, ("prompt", rows, 0, width))
+        return steps * meter.cost(rows, tokens + rows * most, ("prompt", 0, rows, 0, width))
 
     def told(self, best: Candidate) -> list[str]:
         """What was kept and how every candidate did, best first."""

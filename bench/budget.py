@@ -58,8 +58,8 @@ class Meter:
     _tokens_late: int = 0
     """Tokens of finished steps that were read after them."""
     # running totals over `steps`: adding them up anew at every question would take longer with every step
-    _flops: float = 0.0
-    _recomputed: float = 0.0
+    _flops: float = 0
+    _recomputed: float = 0
     _seconds: float = 0.0
     _handles: list[Any] = field(default_factory=list)
     # of the running step: forwards that were lent, and seconds charged less those taken
@@ -157,7 +157,8 @@ class Meter:
 
     @contextmanager
     def step(self, shape: tuple[Any, ...], examples: int, aside: bool = False) -> Iterator[None]:
-        """One step or scoring batch over `examples` items; `shape` ends with the padded length (see `Book`).
+        """One step or scoring batch over `examples` items; `shape` ends with rows, tokens read by the head and padded
+        length (see `Book`).
 
         `aside`: it is not an optimizer step, though it is spent while training.
 

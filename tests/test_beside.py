@@ -78,7 +78,7 @@ def test_the_row_by_hand() -> None:
     assert batch.extra["positions"].tolist() == [[1, 2, 3, 4], [2, 0, 0, 0]]
     assert batch.extra["by"][0].tolist() == [[0, 1, 2], [0, 0, 0], [0, 3, 0]]
     assert batch.extra["targets"][0].tolist() == [[1, 2, 3], [4, 0, 0], [1, 9, 0]]
-    assert batch.extra["real"].sum(-1).tolist() == [[3, 1, 2], [1, 1, 1]] and batch.shape == ("beside", 2, 4, 2, 0, 5)
+    assert batch.extra["real"].sum(-1).tolist() == [[3, 1, 2], [1, 1, 1]] and batch.shape == ("beside", 0, 2, 0, 2, 4, 5)
 
 
 # ---- equal scores
@@ -217,7 +217,7 @@ class Greedy:
         self.tried: list[int] = []
 
     def collate(self, part: list[Encoded]) -> tuple[torch.Tensor, tuple[int, ...]]:
-        return torch.tensor([[e.ids[0]] for e in part], dtype=torch.float32), (len(part), 1)
+        return torch.tensor([[e.ids[0]] for e in part], dtype=torch.float32), (len(part), 0, 1)
 
     def score(self, batch: torch.Tensor) -> torch.Tensor:
         self.tried.append(len(batch))
@@ -298,6 +298,6 @@ def test_a_step_that_fails_counts_for_nothing() -> None:
     with pytest.raises(MemoryError):
         ask(True)
     assert (meter.tokens, meter.rows, meter.padded_tokens, meter.examples, meter.flops) == (0, 0, 0, 0, 0.0)
-    assert not meter.steps and meter.seconds == 0 and not meter.book.counted
+    assert not meter.steps and meter.seconds == 0 and not meter.book.kinds
     ask(False)
     assert (meter.tokens, meter.rows, meter.padded_tokens) == (14, 2, 14) and meter.flops > 0

@@ -36,7 +36,7 @@ DROPOUTS = ("attn_pdrop", "attention_probs_dropout_prob", "dropout_rate", "atten
 
 def work_of(config: Any, batch: Batch, method: str, **update: Any) -> Work:
     """What the formula must know of a batch. With dropout attention runs in the unfused kernel on a CPU."""
-    rows, decoder, *_, length = batch.shape
+    _, decoder, *_, rows, _, length = batch.shape
     positions = batch.extra["positions"].shape[1] if "positions" in batch.extra else 0
     fused = not any(getattr(config, name, 0) for name in DROPOUTS)
     return Work(rows, length, positions, decoder, fused=fused, **{**METHODS[method][1], **update})
@@ -84,10 +84,10 @@ def test_what_a_meter_booked_is_the_formula(method: str, readout: str, family: s
     assert done.refused is None and done.plan is not None and done.plan.collate is not None
     config: Any = done.base.module.config
     sample = done.plan.collate(done.plan.examples().encoded[:1])  # type: ignore[misc]
-    counted = done.meter.book.counted.items()
-    booked = [(*shape, length, flops.total) for shape, points in counted for length, flops in points.items()]
+    kinds = done.meter.book.kinds.items()
+    booked = [(kind[1], *size, flops.total) for kind, one in kinds for size, flops in one.counted.items()]
     assert booked
-    for rows, decoder, _, _, length, flops in booked:
+    for decoder, rows, _, length, flops in booked:
         known = work_of(config, sample, method)
         work = Work(**{**vars(known), "rows": rows, "length": length, "decoder": decoder})
         assert flops == pytest.approx(training_flops(config, work), rel=0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from test_conformance import job_of
 from tiny import STRATEGIES, drive
 
 from bench.launch import lost
-from bench.measure.book import Book, Flops
 from bench.records import Phase, Result, Status, Used
 from bench.report.appendix import ended
 from bench.report.collect import collect
@@ -117,39 +116,6 @@ def test_the_first_step_is_taken_whatever_seconds_are_left() -> None:
     """How long it takes cannot be known before; it may pass the limit by less than itself."""
     done = cell("full", train_seconds=1e-6)
     assert done.refused is None and len(done.meter.steps) == 1 and done.trained.ended_by == "train_seconds"
-
-
-def test_a_new_shape_costs_at_most_its_bound() -> None:
-    """Whatever polynomial a pass is, `Book.most` is never below it, nearly it once two lengths are known, and it from
-    three lengths on."""
-
-    def truth(rows: int, length: int) -> Flops:
-        attention = rows * 3.0 * length**2
-        return Flops(500.0 + rows * (20.0 + 70.0 * length) + attention, attention)
-
-    def most(book: Book, rows: int, length: int) -> float:
-        bound = book.most((rows, 0, length))
-        assert bound is not None and bound >= truth(rows, length).total * (1 - 1e-12)
-        return bound
-
-    shapes = list(product((1, 3, 4), (5, 9, 30)))
-    for seen, asked in product(shapes, shapes):
-        book = Book()
-        assert book.most((asked[0], 0, asked[1])) is None
-        book.add((seen[0], 0, seen[1]), truth(*seen))
-        most(book, *asked)
-        assert book.most(("gradient", asked[0], 0, asked[1])) is None, "another kind of pass tells nothing"
-        assert book.most((asked[0], 7, asked[1])) is None
-        book.add((seen[0], 0, 17), truth(seen[0], 17))
-        rows, length = asked
-        slack = 500 * max(0, rows / seen[0] - 1) + 20 * max(0, seen[0] - rows)  # a row's work or the weights'?
-        attention = min(
-            truth(*at).attention * max(1, rows / at[0]) * max(1, length / at[1]) ** 2 for at in (seen, (seen[0], 17))
-        )
-        assert most(book, *asked) <= truth(*asked).rest + slack + attention + 1e-6
-    for length in (5, 9, 30):
-        book.add((3, 0, length), truth(3, length))
-    assert most(book, 3, 17) == pytest.approx(truth(3, 17).total)
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "bitfit", "prompt_tuning", "prefix_tuning", "adapter"])

@@ -105,7 +105,7 @@ def test_two_labels_of_one_token_take_one_forward_for_both_words() -> None:
     assert plan.examples is not None and plan.collate is not None
     examples = plan.examples()
     first, second = (plan.collate([e for e in examples.encoded if e.group == g]) for g in (SUPERVISED, PREFERENCE))
-    assert first.shape[0] == second.shape[0] == 12 and first.tokens == second.tokens
+    assert first.rows == second.rows == 12 and first.tokens == second.tokens
 
 
 def test_the_control_takes_the_same_batches_at_the_same_rates() -> None:

@@ -115,8 +115,8 @@ def on_card(steps: int, **axis: float) -> Meter:
     meter.watch([model])
     ids, mask = torch.full((2, 6), 9), torch.tensor([[1] * 6, [1] * 2 + [0] * 4])
     for _ in range(steps):
-        meter.affords(meter.cost(2, 8, (2, 6)))
-        with meter.step((2, 6), 2):
+        meter.affords(meter.cost(2, 8, (2, 0, 6)))
+        with meter.step((2, 0, 6), 2):
             model(input_ids=ids, attention_mask=mask)
     meter.unwatch()
     return meter

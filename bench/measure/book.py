@@ -1,95 +1,146 @@
-"""FLOPs of passes by shape: counted once, then looked up, calculated, or bounded before the pass is run."""
+"""FLOPs of passes by shape: counted where nothing tells them, else calculated, or bounded before the pass is run.
+
+A shape is a kind and three numbers: rows, tokens a row that the LM head reads (0 where that is the same in every pass
+of the kind), and the padded length. Products with weights are linear in the rows and in the tokens read by body and
+head, but for what is done to weights alone; products of activations with activations, attention, are quadratic in the
+length. So a few counted shapes give all the others of their kind, exactly.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any, NamedTuple
+
+Size = tuple[int, int, int]
+"""Rows, tokens a row that the head reads, padded length."""
 
 
 class Flops(NamedTuple):
     """FLOPs of one pass."""
 
-    total: float
-    attention: float
-    """The part of products of activations with activations: at most quadratic in the length. The rest, products with
-    weights, is linear in it or constant."""
+    total: int
+    attention: int
+    """The part of products of activations with activations."""
 
     @property
-    def rest(self) -> float:
+    def rest(self) -> int:
         """What is not attention."""
         return self.total - self.attention
 
 
-class Book:
-    """FLOPs by shape. The last entry of a shape is the padded length; the others name its family (rows, prefix...).
-
-    Within a family FLOPs are a polynomial of second degree in the length (linear layers are linear in it, attention is
-    quadratic, work on weights alone is constant), so three counted lengths give every other one exactly.
-    """
+class Linear:
+    """A function that is linear in some features, exact wherever known values tell it."""
 
     def __init__(self) -> None:
-        self.counted: dict[tuple[Any, ...], dict[int, Flops]] = {}
+        self.known: list[tuple[int, list[Fraction], Fraction]] = []
+        """In echelon form: the first feature that is not 0, where it is 1, all features, and the value."""
+
+    def add(self, features: Sequence[int], value: int) -> None:
+        """Learn a value."""
+        left, rest = self._reduced(features, Fraction(value))
+        first = next((i for i, one in enumerate(left) if one), None)
+        if first is not None:
+            self.known.append((first, [one / left[first] for one in left], rest / left[first]))
+
+    def at(self, features: Sequence[int]) -> int | None:
+        """The value there; None where those known do not tell it."""
+        left, rest = self._reduced(features, Fraction(0))
+        return None if any(left) else round(-rest)
+
+    def _reduced(self, features: Sequence[int], value: Fraction) -> tuple[list[Fraction], Fraction]:
+        """Features and value less what those known explain of them."""
+        left = [Fraction(one) for one in features]
+        for first, row, known in self.known:
+            share = left[first]
+            if share:
+                left = [a - share * b for a, b in zip(left, row, strict=True)]
+                value -= share * known
+        return left, value
+
+
+class Kind:
+    """Passes of one kind."""
+
+    def __init__(self) -> None:
+        self.counted: dict[Size, Flops] = {}
+        self.attention, self.rest = Linear(), Linear()
+
+    def add(self, size: Size, flops: Flops) -> None:
+        """Learn what a pass took."""
+        self.counted[size] = flops
+        rows, width, length = size
+        self.attention.add((1, rows, rows * length, rows * length**2), flops.attention)
+        self.rest.add((1, rows, rows * length, rows * width), flops.rest)
+
+    def parts(self, size: Size) -> tuple[int | None, int | None]:
+        """Attention and the rest of a pass of this size; None for what the counted ones do not tell."""
+        rows, width, length = size
+        attention = self.attention.at((1, rows, rows * length, rows * length**2))
+        return attention, self.rest.at((1, rows, rows * length, rows * width))
+
+    def most(self, size: Size) -> float:
+        """FLOPs of a pass at most: of each part what it is, or the least bound that a counted pass gives.
+
+        No term falls with any of the three numbers, and none of the rest grows faster than linearly.
+        """
+        attention, rest = self.parts(size)
+        most = min(self._attention_bounds(size)) if attention is None else attention
+        return most + (min(self._rest_bounds(size)) if rest is None else rest)
+
+    def _attention_bounds(self, size: Size) -> Iterator[float]:
+        """Bounds of attention, by single counted passes."""
+        rows, _, length = size
+        for (of, _, long), flops in self.counted.items():
+            yield flops.attention * times(rows, of) * times(length, long) ** 2
+
+    def _rest_bounds(self, size: Size) -> Iterator[float]:
+        """Bounds of what is not attention: by single counted passes, and by pairs of them that differ in length."""
+        rows, width, length = size
+        for (of, wide, long), flops in self.counted.items():
+            yield flops.rest * times(rows, of) * max(times(length, long), times(width, wide))
+        for (first, a), (second, b) in pairwise(sorted(self.counted.items())):
+            (of, wide, short), (_, _, long) = first, second
+            if first[:2] == second[:2] and width <= wide:
+                token = (b.rest - a.rest) / (long - short) / of
+                # what does not grow with the length: how much of it is a row's and how much the weights' is not known
+                yield (a.rest - token * of * short) * times(rows, of) + token * rows * length
+
+
+class Book:
+    """FLOPs by shape, `(*kind, rows, tokens the head reads, padded length)`."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[tuple[Any, ...], Kind] = {}
+        self._told: dict[tuple[Any, ...], Flops] = {}
 
     def add(self, shape: tuple[Any, ...], flops: Flops) -> None:
         """Note a counted shape."""
-        self.counted.setdefault(shape[:-1], {})[shape[-1]] = flops
+        self.kinds.setdefault(shape[:-3], Kind()).add(shape[-3:], flops)
+        self._told[shape] = flops
 
     def get(self, shape: tuple[Any, ...]) -> Flops | None:
-        """FLOPs of a shape: counted, or by Lagrange's formula through three counted lengths; None: count it."""
-        points, length = self.counted.get(shape[:-1], {}), shape[-1]
-        if length in points:
-            return points[length]
-        if len(points) < 3:
-            return None
-        (a, fa), (b, fb), (c, fc) = list(points.items())[:3]
-        total, attention = (
-            fa[part] * (length - b) * (length - c) / ((a - b) * (a - c))
-            + fb[part] * (length - a) * (length - c) / ((b - a) * (b - c))
-            + fc[part] * (length - a) * (length - b) / ((c - a) * (c - b))
-            for part in (0, 1)
-        )
-        return Flops(total, attention)
+        """FLOPs of a shape, as counted or as counted ones give them; None: count it."""
+        found = self._told.get(shape)
+        if found is None and shape[:-3] in self.kinds:
+            attention, rest = self.kinds[shape[:-3]].parts(shape[-3:])
+            if attention is not None and rest is not None:
+                found = self._told[shape] = Flops(attention + rest, attention)
+        return found
 
     def most(self, shape: tuple[Any, ...]) -> float | None:
-        """FLOPs of a shape, or where it was not counted an upper bound that counted ones of its kind give: attention
-        and the rest bounded apart, each by the counted shapes that bound it best.
-
-        No term falls with rows or length, none grows faster than linearly in rows. None where nothing of its kind was
-        counted.
-        """
-        known = self.get(shape)
-        if known is not None:
-            return known.total
-        (of, kind), length = rows_of(shape), shape[-1]
-        attention, rest = [], []
-        for rows, points in self._like(kind):
-            more = max(1.0, of / rows)
-            for at, flops in points.items():
-                longer = max(1.0, length / at)
-                attention.append(flops.attention * more * longer**2)
-                rest.append(flops.rest * more * longer)
-            for (a, first), (b, second) in itertools.pairwise(points.items()):
-                rest.append(on_line(rows, (a, first.rest), (b, second.rest), of, length))
-        return min(attention) + min(rest) if rest else None
-
-    def _like(self, kind: tuple[Any, ...]) -> Iterator[tuple[int, dict[int, Flops]]]:
-        """Rows and counted lengths of every family of a kind."""
-        for family, points in self.counted.items():
-            rows, its_kind = rows_of((*family, 0))
-            if its_kind == kind:
-                yield rows, points
+        """FLOPs of a shape, or an upper bound; None where nothing of its kind was counted."""
+        found = self.get(shape)
+        if found is not None:
+            return float(found.total)
+        kind = self.kinds.get(shape[:-3])
+        return None if kind is None else kind.most(shape[-3:])
 
 
-def on_line(rows: int, first: tuple[int, float], second: tuple[int, float], of: int, length: int) -> float:
-    """FLOPs without attention of `of` rows of a length at most, by two (length, FLOPs) of `rows` rows: what grows with
-    the length is a token's work, and of the remainder it is unknown how much is a row's and how much the weights'."""
-    (a, fa), (b, fb) = first, second
-    token = (fb - fa) / (b - a) / rows
-    return (fa - token * rows * a) * max(1.0, of / rows) + token * of * length
-
-
-def rows_of(shape: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
-    """Rows of a shape (its first number) and what is left of it without rows and length."""
-    place = next(i for i, part in enumerate(shape) if isinstance(part, int))
-    return shape[place], (*shape[:place], *shape[place + 1 : -1])
+def times(asked: int, counted: int) -> float:
+    """By how much one number passes another, at least 1."""
+    if asked <= counted:
+        return 1.0
+    return asked / counted if counted else math.inf

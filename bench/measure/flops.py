@@ -69,7 +69,7 @@ class Count:
     @property
     def once(self) -> Flops:
         """What was not computed a second time."""
-        return Flops(float(self.flops), float(self.attention))
+        return Flops(self.flops, self.attention)
 
 
 class Counter(TorchDispatchMode):
@@ -186,7 +186,7 @@ class Passes:
     def __init__(self, book: Book, again: Book, lent: list[Cost]) -> None:
         """`lent` grows by what a pass is charged with and does not run."""
         self.book, self.again, self.lent, self.counted = book, again, lent, False
-        self.flops = self.recomputed = 0.0
+        self.flops = self.recomputed = 0
 
     @contextmanager
     def one(self, shape: tuple[Any, ...]) -> Iterator[None]:
@@ -198,8 +198,8 @@ class Passes:
                 yield
             lent = self.lent[before:]
             total = count.flops + sum(cost.flops for cost in lent)
-            known = Flops(float(total), float(count.attention + sum(cost.attention for cost in lent)))
-            repeated = Flops(float(count.recomputed), float(count.attention_again))
+            known = Flops(total, count.attention + sum(cost.attention for cost in lent))
+            repeated = Flops(count.recomputed, count.attention_again)
             self.book.add(shape, known)
             self.again.add(shape, repeated)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from bench.models.catalog import parse
 from bench.models.parts import count
 from bench.outcomes import unsharded
 from bench.predict.fakes import quantisation_states, stand_ins
+from bench.predict.heaviest import head_weight, heaviest
 from bench.predict.live import Live
 from bench.predict.shards import Split
 from bench.predict.timeline import UNCOUNTED, Peak
@@ -118,7 +119,7 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
         budget = Budget.model_validate(job.cell.budget)
         if plan.groups:
             split = Split.of(job.cell, plan)
-            found.flops = trained(live, plan, context, budget, job.cell.devices or 1)
+            found.flops = trained(live, plan, context, budget, head_weight(job, base), job.cell.devices or 1)
         else:
             meter = HeavyMeter(budget)  # a search may write, and what it would write is not known
             adapt(plan, context, meter)
@@ -143,16 +144,18 @@ def claim_model(live: Live, base: Base, plan: Plan) -> None:
     live.claim([p for g in plan.groups for p in g.params], "parameters")
 
 
-def trained(live: Live, plan: Plan, context: TaskContext, budget: Budget, devices: int = 1) -> float | None:
+def trained(
+    live: Live, plan: Plan, context: TaskContext, budget: Budget, head: float, devices: int = 1
+) -> float | None:
     """One device's part of two rounds of the real loop over the heaviest batch of every group, one where no group gets
-    a second batch; FLOPs of the whole budget, on all devices."""
+    a second batch; FLOPs of the whole budget, on all devices. `head`: as `head_weight` gives it."""
     assert plan.examples is not None
     examples = plan.examples()
     executed = list(expected(plan, examples, context, budget))
     if not executed:
         axis = budget.axis
         raise Unsupported(f"budget.{axis}={getattr(budget, axis):.10g} is too small for one step: raise budget.{axis}")
-    heavy = [i for rows in heaviest(executed, examples) for i in rows[::devices]]
+    heavy = [i for rows in heaviest(executed, examples, head) for i in rows[::devices]]
     context = replace(context, batch=-(-context.batch // devices))
     plan.examples, plan.told = lambda: taken(examples, heavy), None  # what is watched has no values here
     for group in plan.groups:
@@ -191,20 +194,6 @@ def expected(plan: Plan, examples: Examples, context: TaskContext, budget: Budge
 def spread_over(devices: int, executed: list[list[int]]) -> list[list[int]]:
     """The parts of batches that devices get; one that gets no row of a batch computes nothing."""
     return [part for rows in executed for first in range(devices) if (part := rows[first::devices])]
-
-
-def heaviest(executed: list[list[int]], examples: Examples) -> list[list[int]]:
-    """Of every group the batch with the most padded tokens."""
-    best: dict[int, list[int]] = {}
-    for rows in executed:
-        group = examples.encoded[rows[0]].group
-        best[group] = max(best.get(group, rows), rows, key=lambda r: padded(r, examples))
-    return list(best.values())
-
-
-def padded(rows: list[int], examples: Examples) -> int:
-    """Tokens of a batch with padding."""
-    return len(rows) * max(examples.lengths[i] for i in rows)
 
 
 def taken(examples: Examples, rows: list[int]) -> Examples:
@@ -247,14 +236,12 @@ def staged(live: Live, plan: Plan) -> Iterator[None]:
 
 
 def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context: TaskContext, book: Book) -> float:
-    """FLOPs of the executed batches: three lengths of every size are counted, the others follow; `book` has those that
-    were counted before."""
+    """FLOPs of the executed batches: some are counted, the others follow; `book` has those that were counted before."""
     assert plan.module is not None and plan.loss is not None
     plan.module.train()  # dropout decides which attention kernel runs
     passes = [rows for batch in executed for rows in cut(batch, context.micro_batch)]
     total = 0.0
-    by_length: Callable[[list[int]], int] = lambda rows: max(examples.lengths[i] for i in rows)  # noqa: E731
-    for rows in spread(sorted(passes, key=by_length)):
+    for rows in passes:
         one = Pass.of(plan, examples, rows)
         known = book.get(one.batch.shape)
         if known is None:
@@ -264,11 +251,3 @@ def flops_of(plan: Plan, examples: Examples, executed: list[list[int]], context:
             book.add(one.batch.shape, known)
         total += known.total
     return total
-
-
-def spread(ordered: list[list[int]]) -> list[list[int]]:
-    """The same, with the first, the last and the middle one in front: lengths far apart fix a polynomial best."""
-    if len(ordered) < 3:
-        return ordered
-    picked = [0, len(ordered) - 1, len(ordered) // 2]
-    return [ordered[i] for i in picked] + [rows for i, rows in enumerate(ordered) if i not in picked]

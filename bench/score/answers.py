@@ -38,6 +38,11 @@ class Answered(Encoded):
         """Real tokens of the longest of its rows."""
         return len(self.ids) + max(map(len, self.answers))
 
+    @property
+    def head_reads(self) -> int:
+        """Tokens that the LM head reads for it: each predicts one of an answer's."""
+        return sum(map(len, self.answers))
+
 
 def shortened(
     prompt: list[int], answers: list[list[int]], room: int, least: int

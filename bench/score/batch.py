@@ -29,6 +29,11 @@ class Encoded:
         """Real tokens."""
         return len(self.ids)
 
+    @property
+    def head_reads(self) -> int:
+        """Tokens that the LM head reads for it."""
+        return 1
+
 
 @dataclass
 class Batch:
@@ -49,14 +54,18 @@ class Batch:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Rows, decoder width, prefix and group, then the padded length: what the FLOPs of a step depend on. Of rows
-        whose choices stand side by side also at how many tokens the LM head reads."""
-        rows, mask = self.inputs["input_ids"].shape[0], self.inputs["attention_mask"]
-        prefix = mask.shape[-1] - self.padded
-        if mask.dim() == 4:
-            return ("beside", rows, self.extra["positions"].shape[1], prefix, self.group, self.padded)
-        decoder = self.inputs.get("decoder_input_ids")
-        return (rows, 0 if decoder is None else decoder.shape[1], prefix, self.group, self.padded)
+        """What the FLOPs of a pass depend on, as `Book` has it: the kind (how choices stand, decoder width, prefix,
+        group), then rows, tokens a row that the LM head reads (0 where a head reads features) and padded length."""
+        mask, decoder, read = self.inputs["attention_mask"], self.inputs.get("decoder_input_ids"), 0
+        if "positions" in self.extra:
+            read = self.extra["positions"].shape[1]
+        kind = ("beside" if mask.dim() == 4 else "apart", 0 if decoder is None else decoder.shape[1])
+        return (*kind, mask.shape[-1] - self.padded, self.group, self.rows, read, self.padded)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the model's inputs."""
+        return self.inputs["input_ids"].shape[0]
 
     @property
     def tokens(self) -> int:

@@ -36,6 +36,11 @@ class Continued(Encoded):
 
     pairs: tuple[Pair, ...] = ()
 
+    @property
+    def head_reads(self) -> int:
+        """Tokens that the LM head reads for it: each predicts one of an option's."""
+        return sum(len(after) for _, after in self.pairs)
+
 
 class ContinuedReader(AnswerReader):
     """Summed log-probability of each option's tokens behind the prompt's, for causal models.

@@ -14,9 +14,6 @@ from bench.budget import Meter
 from bench.score.fronts import expanded, read_front
 from bench.strategy import Unsupported
 
-BUCKET = 32
-"""Cached tokens whose decoding steps count as one shape for FLOPs: attention over a few more costs next to nothing."""
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -109,7 +106,7 @@ class Writer:
         places = mask.cumsum(-1)[:, before:] - 1
         new: list[list[int]] = [[] for _ in prompts]
         open_rows = set(range(rows))
-        shape: tuple[Any, ...] = ("prompt", rows, before, width)
+        shape: tuple[Any, ...] = ("prompt", before, rows, 0, width)
         for step in range(most):
             with meter.step(shape, rows if step == 0 and not self.aside else 0, self.aside):
                 found = self.module(
@@ -134,7 +131,7 @@ class Writer:
                 break
             ids, places = chosen.unsqueeze(1), places[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(rows, 1)], dim=1)
-            shape = ("next", rows, mask.shape[1] // BUCKET)
+            shape = ("next", rows, 0, mask.shape[1])
         return new
 
 

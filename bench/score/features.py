@@ -82,7 +82,7 @@ class Shelf:
             write(path, kept)
             charge(meter, phase, time.perf_counter() - begun)
             return kept.features
-        self.book.add(batch.shape, Flops(float(kept.cost.flops), float(kept.cost.attention)))
+        self.book.add(batch.shape, Flops(kept.cost.flops, kept.cost.attention))
         features = kept.features.to(reader.device)
         if phase is not None:
             phase.take(kept.cost, kept.peaks)
@@ -104,10 +104,7 @@ class Shelf:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - begun
         rows, length = batch.inputs["input_ids"].shape
-        # between counted lengths the book interpolates in floating point; FLOPs are whole
-        cost = Cost(
-            seconds, batch.tokens, rows * length, rows, round(known.total), round(known.attention), counted=counted
-        )
+        cost = Cost(seconds, batch.tokens, rows * length, rows, known.total, known.attention, counted)
         return Kept(features, cost, {} if phase is None else phase.peaks())
 
 

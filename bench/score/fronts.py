@@ -30,7 +30,7 @@ def common(rows: Iterable[Sequence[int]]) -> int:
 def read_front(module: nn.Module, ids: Sequence[int], meter: Meter, aside: bool = False) -> DynamicCache:
     """Keys and values of `ids`, one row, by one pass that is counted (`aside` as in `Meter.step`)."""
     device = next(module.parameters()).device
-    with torch.inference_mode(), meter.step((1, 0, "prefix", len(ids)), 0, aside):
+    with torch.inference_mode(), meter.step(("prefix", 1, 0, len(ids)), 0, aside):
         read = module(input_ids=torch.tensor([[*ids]], device=device), use_cache=True, logits_to_keep=1)
     cache: DynamicCache = read.past_key_values
     return cache

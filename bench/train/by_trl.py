@@ -243,7 +243,7 @@ def watched(trainer: Any, steps: list[Step], clock: Any, losses: list[float]) ->
 
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             # only positions of answers go through TRL's LM head, so a shape does not tell a step's FLOPs: each counts
-            with clock.passed(("trl", len(losses), 0)):
+            with clock.passed(("trl", len(losses), 1, 0, 0)):
                 loss: torch.Tensor = super().training_step(*args, **kwargs)
             losses.append(checked(float(loss), len(losses)))
             return loss

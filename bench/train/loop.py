@@ -211,7 +211,7 @@ class Pass:
         assert plan.collate is not None
         batch = plan.collate([examples.encoded[i] for i in rows])
         labels = sent(torch.tensor([examples.labels[i] for i in rows]), context_device(plan))
-        return Pass(batch, labels, batch.tokens + plan.virtual_tokens * batch.shape[0])
+        return Pass(batch, labels, batch.tokens + plan.virtual_tokens * batch.rows)
 
 
 def cut(rows: list[int], size: int | None) -> list[list[int]]:

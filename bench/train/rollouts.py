@@ -141,11 +141,11 @@ class Rolling:
             return 0.0
         tokens, update = 4 * number * length, self.pace.batch * length
         if meter.budget.axis == "train_seconds":  # of the first round, what half as many updates took so far
-            one = meter.cost(0, update, ("round", 1, length))
+            one = meter.cost(0, update, ("round", 1, 0, length))
             return one + (self.dearest or 2 * one / self.pace.batch) * number
         if meter.budget.axis == "train_flops":
             tokens //= 2  # what a token took at most is that of an update, of which a forward pass is half or less
-        return meter.cost(0, tokens + update, ("round", number, length))
+        return meter.cost(0, tokens + update, ("round", number, 0, length))
 
     def renew(self, meter: Meter, number: int) -> None:
         """Draw so many responses and note what policy, reference and reward say of them."""
