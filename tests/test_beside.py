@@ -78,7 +78,8 @@ def test_the_row_by_hand() -> None:
     assert batch.extra["positions"].tolist() == [[1, 2, 3, 4], [2, 0, 0, 0]]
     assert batch.extra["by"][0].tolist() == [[0, 1, 2], [0, 0, 0], [0, 3, 0]]
     assert batch.extra["targets"][0].tolist() == [[1, 2, 3], [4, 0, 0], [1, 9, 0]]
-    assert batch.extra["real"].sum(-1).tolist() == [[3, 1, 2], [1, 1, 1]] and batch.shape == ("beside", 0, 2, 0, 2, 4, 5)
+    assert batch.extra["real"].sum(-1).tolist() == [[3, 1, 2], [1, 1, 1]]
+    assert batch.shape == ("beside", 0, 2, 0, 2, 4, 5)
 
 
 # ---- equal scores
