@@ -9,6 +9,8 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import harness_tasks
 import numpy as np
@@ -31,7 +33,7 @@ from bench.models.tokenizer import byte_tokenizer
 from bench.outcomes import refuse_what_is_missing
 from bench.records import Status
 from bench.score.adapted import Adapted
-from bench.score.continued import ABSENT, ContinuedReader, cut, measures
+from bench.score.continued import ABSENT, ContinuedReader, cut, lm_evals_length, measures
 from bench.store import read_result
 from bench.strategy import TaskContext, Unsupported
 from bench.train.loop import adapt
@@ -110,10 +112,54 @@ def test_prompt_and_option_are_tokenised_together(cached: Path) -> None:
 
 def test_a_long_prompt_loses_its_front() -> None:
     """Of limit + 1 tokens the last is only predicted (lm-eval: `(context + continuation)[-(max_length + 1):][:-1]`)."""
-    assert cut(((1, 2, 3, 4), (5, 6)), None) == ((1, 2, 3, 4), (5, 6)) == cut(((1, 2, 3, 4), (5, 6)), 5)
+    assert cut(((1, 2, 3, 4), (5, 6)), 5) == ((1, 2, 3, 4), (5, 6))
     assert cut(((1, 2, 3, 4), (5, 6)), 3) == ((3, 4), (5, 6))
     with pytest.raises(Unsupported, match="an option of 2 tokens is longer than the 1 that are read"):
         cut(((1,), (5, 6)), 1)
+
+
+UNNAMED = 1000000000000000019884624838656
+"""What transformers gives for a tokenizer that names no length."""
+LENGTHS: list[tuple[dict[str, Any], int, int]] = [
+    ({"model_type": "bloom", "seq_length": 4096}, UNNAMED, 2048),
+    ({"model_type": "mpt", "max_seq_len": 8192}, UNNAMED, 2048),
+    ({"model_type": "mamba"}, 1024, 1024),
+    ({"model_type": "llama", "max_position_embeddings": 131072}, 16384, 131072),
+    ({"model_type": "gpt2", "n_positions": 1024, "n_ctx": 512}, 256, 1024),
+    ({"model_type": "own", "n_ctx": 768}, UNNAMED, 768),
+    ({"model_type": "many", "max_position_embeddings": 9, "text_config": {"max_position_embeddings": 70}}, 5, 70),
+]
+"""Configurations, what their tokenizers name, and the length of a context."""
+
+
+@needs_lm_eval
+@pytest.mark.parametrize(("given", "told", "length"), LENGTHS)
+def test_a_context_is_as_long_as_lm_eval_has_it(given: dict[str, Any], told: int, length: int) -> None:
+    from lm_eval.models.utils import resolve_max_length
+
+    more = {"text_config": SimpleNamespace(model_type="", **given["text_config"])} if "text_config" in given else {}
+    config, tokenizer = SimpleNamespace(**given | more), SimpleNamespace(model_max_length=told)
+    base: Any = SimpleNamespace(module=SimpleNamespace(config=config), tokenizer=tokenizer)
+    assert lm_evals_length(base) == length == resolve_max_length(config, tokenizer)  # type: ignore[arg-type]
+
+
+def test_no_context_is_longer_than_a_table_of_positions() -> None:
+    """RoBERTa's 514 rows begin at 2: lm-eval would read the last two past its end."""
+    base = tiny.base("tiny-roberta")
+    assert base.module.config.max_position_embeddings == 514 and lm_evals_length(base) == 512 == base.max_length
+
+
+@needs_lm_eval
+@pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-llama"])
+def test_our_context_is_lm_evals_where_both_name_one(cached: Path, family: str) -> None:
+    """And where the tokenizer names less, scoring reads the model's and training stays within both."""
+    task, base = task_of(cached, "quiz"), tiny.base(family)
+    assert ContinuedReader(base, context_of("quiz", task)).longest == base.max_length == 512
+    less = ContinuedReader(
+        replace(base, max_length=40, tokenizer=byte_tokenizer(max_length=40)), context_of("quiz", task)
+    )
+    fields = rows_of("quiz", task).test.fields
+    assert less.longest == 512 and max(e.length for e in less.encode(fields)) > 40 == less.within(less.sequence)
 
 
 @needs_lm_eval

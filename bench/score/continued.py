@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from bench.config.schema import Task, Template
 from bench.data.prompts import fill
 from bench.data.rows import Rows
 from bench.measured import Score
-from bench.models.base import Base
+from bench.models.base import Base, positions_of
 from bench.score.adapted import Adapted
 from bench.score.answers import AnswerReader
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
@@ -40,15 +41,15 @@ class Continued(Encoded):
 class ContinuedReader(AnswerReader):
     """Summed log-probability of each option's tokens behind the prompt's, for causal models.
 
-    What is scored is cut to the model's context only, as lm-eval cuts it, unless the task names a `sequence`; what is
-    trained on is cut to the cell's `sequence`.
+    What is scored is cut to the model's context only, which is as long as lm-eval takes it to be, unless the task names
+    a `sequence`; what is trained on is cut to the cell's `sequence`.
     """
 
     fronted = True  # by lm-eval's own demonstrations, where these are the same for all
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         super().__init__(base, context)
-        self.longest = base.max_length if context.task.sequence is None else self.within(context.task.sequence)
+        self.longest = lm_evals_length(base) if context.task.sequence is None else self.within(context.task.sequence)
         tokenizer = base.tokenizer
         self.most_choices = len(self.labels)
         start = tokenizer.bos_token_id
@@ -66,13 +67,13 @@ class ContinuedReader(AnswerReader):
         """The same, no longer than `sequence`."""
         return [self.row(f, self.within(self.sequence)) for f in rows.fields]
 
-    def row(self, fields: dict[str, str], limit: int | None) -> Continued:
+    def row(self, fields: dict[str, str], limit: int) -> Continued:
         """One row's pairs, each without its front where it is longer than the model reads (`limit` tokens: the last one
         is only predicted). Raises `Unsupported` for an option that is as long."""
         prompt = fill(self.template, fields)
         # the options stand in the labels' order; a row that has fewer lacks the last ones
         pairs = [self.pair(prompt, fields[label]) for label in self.labels if label in fields]
-        self.truncated += any(limit is not None and len(before) + len(after) > limit + 1 for before, after in pairs)
+        self.truncated += any(len(before) + len(after) > limit + 1 for before, after in pairs)
         kept = tuple(cut(pair, limit) for pair in pairs)
         before, after = max(kept, key=lambda pair: len(pair[0]) + len(pair[1]))
         return Continued([*before, *after[:-1]], pairs=kept)
@@ -143,11 +144,29 @@ class ContinuedReader(AnswerReader):
         return nn.functional.cross_entropy(self.scores(module, batch), labels)
 
 
-def cut(pair: Pair, limit: int | None) -> Pair:
+NAMED = ("n_positions", "max_position_embeddings", "n_ctx")
+"""Where lm-eval looks for a context's length in a configuration, the first that is given."""
+NAMED_NOWHERE = 2048
+"""Tokens that lm-eval reads of a model that names no length."""
+
+
+def lm_evals_length(base: Base) -> int:
+    """Tokens of a context as lm-eval has it (`resolve_max_length` of lm-eval 0.4): what the configuration names, else
+    the tokenizer, else 2,048. No more than there are positions: lm-eval would read past RoBERTa's table."""
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
+    whole: Any = base.module.config
+    config = getattr(whole, "text_config", None) or whole
+    named = [value for name in NAMED if (value := getattr(config, name, None)) is not None]
+    if not named and (told := getattr(base.tokenizer, "model_max_length", None)) not in (None, VERY_LARGE_INTEGER):
+        named = [told]
+    length = int(named[0]) if named else NAMED_NOWHERE
+    return min(length, positions_of(config) or length)
+
+
+def cut(pair: Pair, limit: int) -> Pair:
     """A pair whose prompt lost its front, so that all but the last token are no more than `limit`."""
     before, after = pair
-    if limit is None:
-        return pair
     if len(after) > limit:
         raise Unsupported(f"an option of {len(after)} tokens is longer than the {limit} that are read: raise sequence")
     return before[max(0, len(before) + len(after) - limit - 1) :], after
