@@ -104,6 +104,9 @@ def test_prompt_and_option_are_tokenised_together(cached: Path) -> None:
     assert reader.pair("", "ab") == ((0,), (7,)), "an empty prompt is the first special token"
     with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
         reader.pair("xa", "b")
+    for option in ("", "<|bos|>"):  # the second is the prompt's token; lm-eval stops at both
+        with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
+            reader.pair("", option)
     base.tokenizer.bos_token = base.tokenizer.eos_token = None
     silent = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
     with pytest.raises(Unsupported, match="the prompt is empty and the model has no token to begin with"):

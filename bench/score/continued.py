@@ -29,6 +29,7 @@ from bench.stats.metrics import score
 from bench.strategy import TaskContext, Unsupported
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
+NO_TOKEN = "a prompt or an option has no token of its own in this model's vocabulary: use another"
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,16 @@ class ContinuedReader(AnswerReader):
             if self.start is None:
                 raise Unsupported("the prompt is empty and the model has no token to begin with: use another model")
             alone = tuple(self.tokens(option))
-            return ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
+            pair = ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
+            if not pair[1]:
+                raise Unsupported(NO_TOKEN)
+            return pair
         before = prompt.rstrip()
         option = prompt[len(before) :] + option
         front = self.joined(before)
         behind = self.joined(before + option)[len(front) :]
         if not front or not behind:
-            raise Unsupported("a prompt or an option has no token of its own in this model's vocabulary: use another")
+            raise Unsupported(NO_TOKEN)
         return tuple(front), tuple(behind)
 
     def joined(self, text: str) -> list[int]:
