@@ -18,6 +18,7 @@ import pytest
 import tiny
 import torch
 from harness_runs import context_of, needs_lm_eval, rows_of, task_of
+from tokenizers import processors
 
 from bench import plan as planning
 from bench.budget import Meter
@@ -29,6 +30,7 @@ from bench.data.rows import read
 from bench.data.sources import locate
 from bench.identity import task_digest
 from bench.job import Job, probing
+from bench.models.base import Base
 from bench.models.tokenizer import byte_tokenizer
 from bench.outcomes import refuse_what_is_missing
 from bench.records import Status
@@ -98,19 +100,19 @@ def test_prompt_and_option_are_tokenised_together(cached: Path) -> None:
     base = tiny.base("tiny-llama")
     merging(base)
     reader = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
-    assert reader.pair("x", "ab") == ((6,), (7,))
-    assert reader.pair("xa", "bc") == ((6, 3), (5,)), "x ab c: what lies behind the two tokens of the prompt"
-    assert reader.pair("x ", "c") == ((6,), (8, 5)), "a space at the prompt's end belongs to the option"
-    assert reader.pair("", "ab") == ((0,), (7,)), "an empty prompt is the first special token"
+    assert reader.pairs("x", ["ab"]) == [((6,), (7,))]
+    assert reader.pairs("xa", ["bc"]) == [((6, 3), (5,))], "x ab c: what lies behind the two tokens of the prompt"
+    assert reader.pairs("x ", ["c"]) == [((6,), (8, 5))], "a space at the prompt's end belongs to the option"
+    assert reader.pairs("", ["ab"]) == [((0,), (7,))], "an empty prompt is the first special token"
     with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
-        reader.pair("xa", "b")
+        reader.pairs("xa", ["b"])
     for option in ("", "<|bos|>"):  # the second is the prompt's token; lm-eval stops at both
         with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
-            reader.pair("", option)
+            reader.pairs("", [option])
     base.tokenizer.bos_token = base.tokenizer.eos_token = None
     silent = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
     with pytest.raises(Unsupported, match="the prompt is empty and the model has no token to begin with"):
-        silent.pair("", "ab")
+        silent.pairs("", ["ab"])
 
 
 def test_a_long_prompt_loses_its_front() -> None:
@@ -119,6 +121,45 @@ def test_a_long_prompt_loses_its_front() -> None:
     assert cut(((1, 2, 3, 4), (5, 6)), 3) == ((3, 4), (5, 6))
     with pytest.raises(Unsupported, match="an option of 2 tokens is longer than the 1 that are read"):
         cut(((1,), (5, 6)), 1)
+
+
+def asked_one_by_one(base: Base, prompt: str, option: str) -> tuple[list[int], list[int]]:
+    """A pair's ids text by text, as `TemplateLM._encode_pair` has it (lm-eval 0.4.13)."""
+    spaces = len(prompt) - len(prompt.rstrip())
+    option = prompt[len(prompt) - spaces :] + option
+    prompt = prompt[: len(prompt) - spaces]
+    opening = base.tokenizer.decode([base.tokenizer.bos_token_id])
+
+    def ids(text: str) -> list[int]:
+        more = {"add_special_tokens": False} if text.startswith(opening) else {}
+        found: list[int] = base.tokenizer.encode(text, **more)
+        return found
+
+    whole, before = ids(prompt + option), ids(prompt)
+    return before, whole[len(before) :]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_options_tokenised_at_once_have_the_ids_that_each_has_alone(bos: bool) -> None:
+    """Spaces at the prompt's end, none, several; a prompt or only the whole text that begins with the first special
+    token; tokenizers that write it and that do not; and the prompt is tokenised once for all its options."""
+    base = tiny.base("tiny-llama")
+    merging(base)
+    if bos:
+        first = [("<|bos|>", 0)]
+        base.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|bos|> $A", special_tokens=first
+        )
+    reader = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
+    options = ["c", " ab", "bc x", "bos|>c"]
+    for prompt in ("xa", "xa ", "xa  ", " x", "<|bos|>xa", "<|bos|>x ", "xab ab", *(["<|"] if bos else [])):
+        found = reader.pairs(prompt, options)
+        assert [tuple(map(list, pair)) for pair in found] == [asked_one_by_one(base, prompt, one) for one in options]
+    assert reader.joined(["a", "<|bos|>a"]) == ([[0, 3], [0, 3]] if bos else [[3], [0, 3]])
+    calls, own = [], base.tokenizer
+    reader.base.tokenizer = lambda texts, **_: calls.append(texts) or own(texts, **_)
+    reader.pairs("xa ", options)
+    assert calls == [["xa", *(f"xa {option}" for option in options)]]
 
 
 UNNAMED = 1000000000000000019884624838656

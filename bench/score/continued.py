@@ -29,7 +29,6 @@ from bench.stats.metrics import score
 from bench.strategy import TaskContext, Unsupported
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
-NO_TOKEN = "a prompt or an option has no token of its own in this model's vocabulary: use another"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class ContinuedReader(AnswerReader):
         self.most_choices = len(self.labels)
         start = tokenizer.bos_token_id
         self.start: int | None = tokenizer.eos_token_id if start is None else start
+        self.opening: str | None = None if self.start is None else tokenizer.decode([self.start])
+        """How a text begins that brings its first special token along."""
 
     def within(self, length: int) -> int:
         """A length, or the model's context where that is shorter."""
@@ -73,36 +74,40 @@ class ContinuedReader(AnswerReader):
         is only predicted). Raises `Unsupported` for an option that is as long."""
         prompt = fill(self.template, fields)
         # the options stand in the labels' order; a row that has fewer lacks the last ones
-        pairs = [self.pair(prompt, fields[label]) for label in self.labels if label in fields]
+        pairs = self.pairs(prompt, [fields[label] for label in self.labels if label in fields])
         self.truncated += any(len(before) + len(after) > limit + 1 for before, after in pairs)
         kept = tuple(cut(pair, limit) for pair in pairs)
         before, after = max(kept, key=lambda pair: len(pair[0]) + len(pair[1]))
         return Continued([*before, *after[:-1]], pairs=kept)
 
-    def pair(self, prompt: str, option: str) -> Pair:
-        """Tokens of a prompt and of an option behind it. Raises `Unsupported` where either has none."""
+    def pairs(self, prompt: str, options: Sequence[str]) -> list[Pair]:
+        """Tokens of a prompt and of each option behind it. Raises `Unsupported` where one of them has none."""
         if not prompt:
-            if self.start is None:
-                raise Unsupported("the prompt is empty and the model has no token to begin with: use another model")
-            alone = tuple(self.tokens(option))
-            pair = ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
-            if not pair[1]:
-                raise Unsupported(NO_TOKEN)
-            return pair
-        before = prompt.rstrip()
-        option = prompt[len(before) :] + option
-        front = self.joined(before)
-        behind = self.joined(before + option)[len(front) :]
-        if not front or not behind:
-            raise Unsupported(NO_TOKEN)
-        return tuple(front), tuple(behind)
+            found = [self.begun(option) for option in options]
+        else:
+            before = prompt.rstrip()
+            front, *wholes = self.joined([before, *(prompt + option for option in options)])
+            found = [(tuple(front), tuple(whole[len(front) :])) for whole in wholes]
+        if not all(asked and told for asked, told in found):
+            raise Unsupported("a prompt or an option has no token of its own in this model's vocabulary: use another")
+        return found
 
-    def joined(self, text: str) -> list[int]:
-        """Ids of a text as the tokenizer gives them, its special tokens once."""
+    def begun(self, option: str) -> Pair:
+        """An option behind an empty prompt. Raises `Unsupported` where the model has no token to begin with."""
+        if self.start is None:
+            raise Unsupported("the prompt is empty and the model has no token to begin with: use another model")
+        alone = tuple(self.tokens(option))
+        return ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
+
+    def joined(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as the tokenizer gives them, special tokens once."""
         tokenizer = self.base.tokenizer
-        has_start = self.start is not None and text.startswith(tokenizer.decode([self.start]))
-        ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if has_start else {}))["input_ids"]
-        return ids
+        ids: list[list[int]] = tokenizer([*texts])["input_ids"]
+        if self.opening is None:
+            return ids
+        return [
+            self.tokens(text) if text.startswith(self.opening) else own for text, own in zip(texts, ids, strict=True)
+        ]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """A row an option."""
