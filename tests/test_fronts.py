@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
+from transformers import DynamicCache
 
 from bench.budget import Meter
 from bench.config.schema import Task
+from bench.models.base import Base
 from bench.score.adapted import Adapted, Asking
 from bench.score.beside import ABSENT, Beside, side_by_side
 from bench.score.continued import ContinuedReader
-from bench.score.fronts import LEAST, common
+from bench.score.decode import Writer, lengthen
+from bench.score.demonstrations import Demonstrations
+from bench.score.fronts import LEAST, common, empty, read_front, shareable, shared_front
+from bench.score.readers import VerbalizerReader
+from bench.strategy import Unsupported
 
 LABELS = ["one", "two", "three"]
 SHOWN = "A lamp is old. A river is wide. A ladder is tall.\n\n"
@@ -126,3 +136,130 @@ def test_one_row_has_no_front() -> None:
     meter.watch([reader.base.module])
     Adapted(reader.base.module, reader).predict(rows_of(SHOWN)[:1], meter)
     assert meter.rows == 1
+
+
+# ---- models that keep of a front less than all of it, or keep it otherwise
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 2048, "initializer_range": 0.3,
+}  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0, 8.0, 16.0, 32.0],
+    "original_max_position_embeddings": 158, "factor": 8.0,
+}  # fmt: skip
+TURNING = {"sliding_window": None, "rope_parameters": LONGROPE, "original_max_position_embeddings": 158}
+MIXED = {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 8}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "window": ("Mistral", {"sliding_window": 64}),
+    "wide window": ("Mistral", {"sliding_window": 170}),
+    "some windows": ("Gemma3Text", {"sliding_window": 64, **MIXED}),
+    "longer rows turn otherwise": ("Phi3", TURNING),
+    "no row is so long": ("Phi3", TURNING | {"original_max_position_embeddings": 300}),
+    "convolutions": ("Lfm2", {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8}),
+    "states": ("Mamba", {"state_size": 4}),
+}  # fmt: skip
+"""Tiny random models by what is particular to them. Fronts have 157 tokens here, rows 160 to 227 with them."""
+KEEP = ("wide window", "no row is so long")
+"""Whose fronts are shared."""
+
+
+def other(name: str) -> Base:
+    """One of `OTHERS`, with the byte tokenizer."""
+    of, more = OTHERS[name]
+    given = tiny.base("tiny-llama")
+    ids = {key: getattr(given.module.config, key) for key in ("vocab_size", "pad_token_id", "bos_token_id")}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{of}Config")(**deepcopy(SIZES | ids | {"eos_token_id": 2} | more))
+    model = getattr(transformers, f"{of.removesuffix('Text')}ForCausalLM")(config)
+    return replace(given, module=model.eval(), max_length=2048)
+
+
+def alone(module: Any, ids: list[int]) -> torch.Tensor:
+    """Log-probabilities (tokens, vocabulary) of one bare row, no cache."""
+    with torch.inference_mode():
+        return torch.log_softmax(module(torch.tensor([ids]), use_cache=False).logits[0].float(), -1)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_demonstrations_score_as_in_a_bare_row_whatever_a_model_keeps(name: str) -> None:
+    """Words of several tokens behind demonstrations, each row alone in full; the front is a pass of its own for all."""
+    base, words = other(name), {"negative": " awful", "positive": " very good"}
+    raw = tiny.task().model_dump() | {"templates": [{"pattern": "{text}\nSo:", "verbalizer": words}]}
+    context = tiny.context("verbalizer", task=Task.model_validate(raw), sequence=60)
+    reader, meter = VerbalizerReader(base, context), Meter()
+    shown = Demonstrations(reader, base.module, context)
+    shown.rows = context.train.take(range(2))
+    prefix, fields = shown.prefix(shown.rows), tiny.rows().test.fields
+    assert len(prefix) == 157
+
+    def bare(asked: list[int], word: list[int]) -> float:
+        told = alone(base.module, [*asked, *word])[len(asked) - 1 :]
+        return sum(told[place, token].item() for place, token in enumerate(word))
+
+    expected = [[bare([*prefix, *q.ids], word) for word in reader.words] for q in reader.encode(fields)]
+    meter.watch([base.module])
+    np.testing.assert_allclose(shown.predict(fields, meter), expected, atol=1e-4)
+    assert (meter.tokens < len(fields) * len(prefix)) == (name in KEEP)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name != "states"])
+def test_what_is_written_behind_a_front_whatever_a_model_keeps(name: str) -> None:
+    """Two rows of unlike lengths in a batch; the whole text through the model at every step says the same."""
+    base, meter = other(name), Meter()
+    encode = lambda text: base.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    front, prompts = encode(SHOWN * 4)[:157], [encode(text) for text in ("One", SHOWN, "Then two")]
+    expected = []
+    for prompt in prompts:
+        ids = [*front, *prompt]
+        for _ in range(8):
+            ids.append(int(alone(base.module, ids)[-1].argmax()))
+        expected.append(ids[-8:])
+    meter.watch([base.module])
+    assert Writer(base.module, 0, frozenset(), tuple(front), rows=2).write(prompts, 8, meter) == expected
+    assert (meter.tokens < len(prompts) * len(front)) == (name in KEEP)
+
+
+@pytest.mark.parametrize("name", ["longer rows turn otherwise", "no row is so long"])
+def test_options_behind_what_all_show_when_longer_rows_turn_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tasks of lm-eval show is shared on the same terms."""
+    reader = reader_of("tiny-llama")
+    reader.base = other(name)
+    told, meter, slow, _ = both(reader, rows_of(SHOWN * 3), monkeypatch)
+    np.testing.assert_allclose(told, slow, atol=1e-4)
+    assert reader.base.max_length == 2048 and (meter.tokens < 8 * len(SHOWN * 3)) == (name in KEEP)
+
+
+def test_who_gives_no_cache_writes_nothing() -> None:
+    """Its second token would be written from the first alone."""
+    with pytest.raises(Unsupported, match="MambaForCausalLM gives no cache to write on from"):
+        Writer(other("states").module, 0, frozenset()).write([[5, 6, 7]], 3, Meter())
+
+
+def test_which_caches_are_shared() -> None:
+    """None at all, another kind, one that begins with virtual tokens, and rotary embeddings by the length asked for."""
+    module = tiny.base("tiny-llama").module
+    front, config = list(range(20, 40)), module.config
+    cache = read_front(module, front, Meter())
+    assert shareable(cache, config, 20, 500) and shared_front(module, front, 500, Meter()) is not None
+    assert not shareable(None, config, 20, 500) and not shareable(cache, config, 16, 500)
+    assert not shareable(transformers.StaticCache(config, max_cache_len=20), config, 20, 500)
+    for turning, limit in [
+        ({"rope_type": "dynamic", "factor": 2.0}, 512), ({"rope_type": "default"}, 9999), (LONGROPE, 158),
+        ({"full_attention": LONGROPE, "sliding_attention": {"rope_type": "default"}}, 158),
+    ]:  # fmt: skip
+        told = SimpleNamespace(rope_parameters=turning, max_position_embeddings=512)
+        assert shareable(cache, told, 20, limit) and shareable(cache, told, 20, limit + 1) == (limit == 9999)
+
+
+def test_a_rehearsal_lengthens_what_grows() -> None:
+    """A state takes as much room for a thousand tokens as for one."""
+    module = other("convolutions").module
+    cache = empty(module.config)
+    module(input_ids=torch.ones(1, 5, dtype=torch.int64), past_key_values=cache, use_cache=True)
+    lengthen(cache, 7)
+    state, grown = cache.layers
+    assert not hasattr(state, "keys") and grown.keys.shape[-2] == 12
+    assert not empty(tiny.base("tiny-llama").module.config).layers and isinstance(cache, DynamicCache)

@@ -27,11 +27,10 @@ from bench.data.rows import read
 from bench.data.sources import locate
 from bench.identity import task_digest
 from bench.job import Job, probing
-from bench.models.tokenizer import byte_tokenizer
 from bench.outcomes import refuse_what_is_missing
 from bench.records import Status
 from bench.score.adapted import Adapted
-from bench.score.continued import ABSENT, ContinuedReader, cut, measures
+from bench.score.continued import ABSENT, ContinuedReader, measures
 from bench.store import read_result
 from bench.strategy import TaskContext, Unsupported
 from bench.train.loop import adapt
@@ -76,55 +75,6 @@ def test_our_demonstrations_are_written_as_lm_evals(cached: Path) -> None:
         ours, Adapted(base.module, reader).predict(rows_of("quiz", theirs).test.fields, Meter())
     )
     assert plan.labels_used == 2
-
-
-def merging(base) -> None:
-    """A tokenizer of bytes that writes `ab` as one token, and no special tokens."""
-    from tokenizers import Tokenizer, models
-
-    known = {token: n for n, token in enumerate(["<|bos|>", "<|pad|>", "<|eos|>", "a", "b", "c", "x", "ab"])}
-    known |= {chr(288): len(known)}  # a space, as bytes are written
-    backend = Tokenizer(models.BPE(vocab=known, merges=[("a", "b")]))
-    backend.pre_tokenizer = byte_tokenizer().backend_tokenizer.pre_tokenizer
-    base.tokenizer = type(byte_tokenizer())(
-        tokenizer_object=backend, bos_token="<|bos|>", pad_token="<|pad|>", eos_token="<|eos|>"
-    )
-
-
-def test_prompt_and_option_are_tokenised_together(cached: Path) -> None:
-    """By hand: bos 0, pad 1, eos 2, a 3, b 4, c 5, x 6, ab 7, space 8."""
-    base = tiny.base("tiny-llama")
-    merging(base)
-    reader = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
-    assert reader.pair("x", "ab") == ((6,), (7,))
-    assert reader.pair("xa", "bc") == ((6, 3), (5,)), "x ab c: what lies behind the two tokens of the prompt"
-    assert reader.pair("x ", "c") == ((6,), (8, 5)), "a space at the prompt's end belongs to the option"
-    assert reader.pair("", "ab") == ((0,), (7,)), "an empty prompt is the first special token"
-    with pytest.raises(Unsupported, match="a prompt or an option has no token of its own"):
-        reader.pair("xa", "b")
-    base.tokenizer.bos_token = base.tokenizer.eos_token = None
-    silent = ContinuedReader(base, replace(tiny.context("verbalizer"), task=tiny.task()))
-    with pytest.raises(Unsupported, match="the prompt is empty and the model has no token to begin with"):
-        silent.pair("", "ab")
-
-
-def test_a_long_prompt_loses_its_front() -> None:
-    """Of limit + 1 tokens the last is only predicted (lm-eval: `(context + continuation)[-(max_length + 1):][:-1]`)."""
-    assert cut(((1, 2, 3, 4), (5, 6)), None) == ((1, 2, 3, 4), (5, 6)) == cut(((1, 2, 3, 4), (5, 6)), 5)
-    assert cut(((1, 2, 3, 4), (5, 6)), 3) == ((3, 4), (5, 6))
-    with pytest.raises(Unsupported, match="an option of 2 tokens is longer than the 1 that are read"):
-        cut(((1,), (5, 6)), 1)
-
-
-@needs_lm_eval
-def test_scoring_reads_what_the_model_can_and_training_what_the_cell_may(cached: Path) -> None:
-    task = task_of(cached, "quiz")
-    base, rows = tiny.base("tiny-llama"), rows_of("quiz", task)
-    reader = ContinuedReader(base, context_of("quiz", task))
-    assert min(e.length for e in reader.encode(rows.test.fields)) > tiny.SEQUENCE and reader.truncated == 0
-    assert max(e.length for e in reader.encode_training(rows.train)) == tiny.SEQUENCE and reader.truncated == 24
-    narrow = ContinuedReader(base, context_of("quiz", task.model_copy(update={"sequence": 60})))
-    assert max(e.length for e in narrow.encode(rows.test.fields)) == 60
 
 
 # ---- strategies

@@ -201,11 +201,16 @@ def _tokenizer(ref: ModelRef, folder: Path) -> PreTrainedTokenizerBase:
 def _max_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     if config.model_type in _UNLIMITED:
         return None
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limits = [positions_of(config), getattr(tokenizer, "model_max_length", None)]
+    return min((n for n in limits if n is not None and n < 10**9), default=None)
+
+
+def positions_of(config: PretrainedConfig) -> int | None:
+    """Tokens for which the configuration names positions; None where it names none."""
+    positions: int | None = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is not None and config.model_type in ("roberta", "xlm-roberta", "camembert"):
         positions -= config.pad_token_id + 1  # their positions start after the pad id
-    limits = [positions, getattr(tokenizer, "model_max_length", None)]
-    return min((n for n in limits if n is not None and n < 10**9), default=None)
+    return positions
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from bench.config.schema import Template
 from bench.measure.allocators import is_shortage
 from bench.score.batch import Batch, Encoded
 from bench.score.beside import Beside, can_stand_beside, scores_beside, side_by_side
-from bench.score.fronts import LEAST, common, expanded, read_front
+from bench.score.fronts import LEAST, common, expanded, shared_front
 from bench.score.readers import Reader, VerbalizerReader
 from bench.strategy import Answerer, Diverged
 
@@ -121,7 +121,10 @@ class Asking:
         rows = self.rows(encoded)
         if (shared := self.alike(rows)) == 0:
             return self.scored(rows, meter)
-        front = read_front(self.module, rows[0].ids[:shared], meter)
+        # positions never pass a row's tokens: choices stand at the places that they would have as the only one
+        front = shared_front(self.module, rows[0].ids[:shared], max(row.length for row in rows), meter)
+        if front is None:
+            return self.scored(rows, meter)
         behind = [row.behind(shared) for row in rows if isinstance(row, Beside)]
         return Asking(self.module, self.reader, front).scored(behind, meter)
 

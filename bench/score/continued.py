@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from bench.config.schema import Task, Template
 from bench.data.prompts import fill
 from bench.data.rows import Rows
 from bench.measured import Score
-from bench.models.base import Base
+from bench.models.base import Base, positions_of
 from bench.score.adapted import Adapted
 from bench.score.answers import AnswerReader
 from bench.score.batch import Batch, Encoded, mask_of, pad, stack
@@ -45,19 +46,21 @@ class Continued(Encoded):
 class ContinuedReader(AnswerReader):
     """Summed log-probability of each option's tokens behind the prompt's, for causal models.
 
-    What is scored is cut to the model's context only, as lm-eval cuts it, unless the task names a `sequence`; what is
-    trained on is cut to the cell's `sequence`.
+    What is scored is cut to the model's context only, which is as long as lm-eval takes it to be, unless the task names
+    a `sequence`; what is trained on is cut to the cell's `sequence`.
     """
 
     fronted = True  # by lm-eval's own demonstrations, where these are the same for all
 
     def __init__(self, base: Base, context: TaskContext) -> None:
         super().__init__(base, context)
-        self.longest = base.max_length if context.task.sequence is None else self.within(context.task.sequence)
+        self.longest = lm_evals_length(base) if context.task.sequence is None else self.within(context.task.sequence)
         tokenizer = base.tokenizer
         self.most_choices = len(self.labels)
         start = tokenizer.bos_token_id
         self.start: int | None = tokenizer.eos_token_id if start is None else start
+        self.opening: str | None = None if self.start is None else tokenizer.decode([self.start])
+        """How a text begins that brings its first special token along."""
 
     def within(self, length: int) -> int:
         """A length, or the model's context where that is shorter."""
@@ -71,38 +74,45 @@ class ContinuedReader(AnswerReader):
         """The same, no longer than `sequence`."""
         return [self.row(f, self.within(self.sequence)) for f in rows.fields]
 
-    def row(self, fields: dict[str, str], limit: int | None) -> Continued:
+    def row(self, fields: dict[str, str], limit: int) -> Continued:
         """One row's pairs, each without its front where it is longer than the model reads (`limit` tokens: the last one
         is only predicted). Raises `Unsupported` for an option that is as long."""
         prompt = fill(self.template, fields)
         # the options stand in the labels' order; a row that has fewer lacks the last ones
-        pairs = [self.pair(prompt, fields[label]) for label in self.labels if label in fields]
-        self.truncated += any(limit is not None and len(before) + len(after) > limit + 1 for before, after in pairs)
+        pairs = self.pairs(prompt, [fields[label] for label in self.labels if label in fields])
+        self.truncated += any(len(before) + len(after) > limit + 1 for before, after in pairs)
         kept = tuple(cut(pair, limit) for pair in pairs)
         before, after = max(kept, key=lambda pair: len(pair[0]) + len(pair[1]))
         return Continued([*before, *after[:-1]], pairs=kept)
 
-    def pair(self, prompt: str, option: str) -> Pair:
-        """Tokens of a prompt and of an option behind it. Raises `Unsupported` where either has none."""
+    def pairs(self, prompt: str, options: Sequence[str]) -> list[Pair]:
+        """Tokens of a prompt and of each option behind it. Raises `Unsupported` where one of them has none."""
         if not prompt:
-            if self.start is None:
-                raise Unsupported("the prompt is empty and the model has no token to begin with: use another model")
-            alone = tuple(self.tokens(option))
-            return ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
-        before = prompt.rstrip()
-        option = prompt[len(before) :] + option
-        front = self.joined(before)
-        behind = self.joined(before + option)[len(front) :]
-        if not front or not behind:
+            found = [self.begun(option) for option in options]
+        else:
+            before = prompt.rstrip()
+            front, *wholes = self.joined([before, *(prompt + option for option in options)])
+            found = [(tuple(front), tuple(whole[len(front) :])) for whole in wholes]
+        if not all(asked and told for asked, told in found):
             raise Unsupported("a prompt or an option has no token of its own in this model's vocabulary: use another")
-        return tuple(front), tuple(behind)
+        return found
 
-    def joined(self, text: str) -> list[int]:
-        """Ids of a text as the tokenizer gives them, its special tokens once."""
+    def begun(self, option: str) -> Pair:
+        """An option behind an empty prompt. Raises `Unsupported` where the model has no token to begin with."""
+        if self.start is None:
+            raise Unsupported("the prompt is empty and the model has no token to begin with: use another model")
+        alone = tuple(self.tokens(option))
+        return ((self.start,), alone) if alone[:1] != (self.start,) else (alone[:1], alone[1:])
+
+    def joined(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as the tokenizer gives them, special tokens once."""
         tokenizer = self.base.tokenizer
-        has_start = self.start is not None and text.startswith(tokenizer.decode([self.start]))
-        ids: list[int] = tokenizer(text, **({"add_special_tokens": False} if has_start else {}))["input_ids"]
-        return ids
+        ids: list[list[int]] = tokenizer([*texts])["input_ids"]
+        if self.opening is None:
+            return ids
+        return [
+            self.tokens(text) if text.startswith(self.opening) else own for text, own in zip(texts, ids, strict=True)
+        ]
 
     def collate(self, encoded: Sequence[Encoded]) -> Batch:
         """A row an option."""
@@ -148,11 +158,29 @@ class ContinuedReader(AnswerReader):
         return nn.functional.cross_entropy(self.scores(module, batch), labels)
 
 
-def cut(pair: Pair, limit: int | None) -> Pair:
+NAMED = ("n_positions", "max_position_embeddings", "n_ctx")
+"""Where lm-eval looks for a context's length in a configuration, the first that is given."""
+NAMED_NOWHERE = 2048
+"""Tokens that lm-eval reads of a model that names no length."""
+
+
+def lm_evals_length(base: Base) -> int:
+    """Tokens of a context as lm-eval has it (`resolve_max_length` of lm-eval 0.4): what the configuration names, else
+    the tokenizer, else 2,048. No more than there are positions: lm-eval would read past RoBERTa's table."""
+    from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
+
+    whole: Any = base.module.config
+    config = getattr(whole, "text_config", None) or whole
+    named = [value for name in NAMED if (value := getattr(config, name, None)) is not None]
+    if not named and (told := getattr(base.tokenizer, "model_max_length", None)) not in (None, VERY_LARGE_INTEGER):
+        named = [told]
+    length = int(named[0]) if named else NAMED_NOWHERE
+    return min(length, positions_of(config) or length)
+
+
+def cut(pair: Pair, limit: int) -> Pair:
     """A pair whose prompt lost its front, so that all but the last token are no more than `limit`."""
     before, after = pair
-    if limit is None:
-        return pair
     if len(after) > limit:
         raise Unsupported(f"an option of {len(after)} tokens is longer than the {limit} that are read: raise sequence")
     return before[max(0, len(before) + len(after) - limit - 1) :], after

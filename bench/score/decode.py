@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from bench.budget import Meter
-from bench.score.fronts import expanded, read_front
+from bench.score.fronts import empty, expanded, shared_front
 from bench.strategy import Unsupported
 
 
@@ -51,16 +52,20 @@ class Writer:
     ) -> list[list[int]]:
         """New ids after each prompt, at most `most`, without the token that ends them.
 
-        A row also ends where `finished` says so of its new ids. Raises `Unsupported` for virtual tokens.
+        A row also ends where `finished` says so of its new ids. Raises `Unsupported` for virtual tokens, and for a
+        model that gives no cache to go on from.
         """
         config = getattr(self.module, "active_peft_config", None)
         if getattr(config, "is_prompt_learning", False):
             raise Unsupported("writing on from virtual tokens is not offered: use lora or full, or a task with labels")
         self.module.eval()
+        cache = self.shared(max(map(len, prompts), default=0) + most, meter)
+        if self.prefix and cache is None:
+            joined = [[*self.prefix, *prompt] for prompt in prompts]
+            return replace(self, prefix=()).write(joined, most, meter, sampling, finished)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         out: list[list[int]] = [[] for _ in prompts]
         with torch.inference_mode():
-            cache = self.shared(meter)
             parts = [order[start : start + self.rows] for start in range(0, len(order), self.rows)]
             for part in meter.chosen(parts, [len(part) * len(prompts[part[-1]]) for part in parts]):
                 written = self.batch([prompts[i] for i in part], most, cache, meter, sampling, finished)
@@ -73,11 +78,12 @@ class Writer:
         """Where the model is."""
         return next(self.module.parameters()).device
 
-    def shared(self, meter: Meter) -> DynamicCache | None:
-        """Keys and values of the shared beginning, one row."""
+    def shared(self, behind: int, meter: Meter) -> DynamicCache | None:
+        """Keys and values of the shared beginning, one row, for up to `behind` tokens after it; None where there is
+        none, or where each row has to hold it itself."""
         if not self.prefix:
             return None
-        return read_front(self.module, self.prefix, meter, self.aside)
+        return shared_front(self.module, self.prefix, len(self.prefix) + behind, meter, self.aside)
 
     def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids (rows, longest prompt) with padding in front, and their mask behind the shared beginning."""
@@ -102,7 +108,7 @@ class Writer:
         """One batch, padded on the left so that all rows go on at one place."""
         rows, width, before = len(prompts), max(map(len, prompts)), len(self.prefix)
         ids, mask = self.padded(prompts)
-        past = DynamicCache() if cache is None else expanded(cache, rows)
+        past = empty(self.module.config) if cache is None else expanded(cache, rows)
         places = mask.cumsum(-1)[:, before:] - 1
         new: list[list[int]] = [[] for _ in prompts]
         open_rows = set(range(rows))
@@ -113,6 +119,9 @@ class Writer:
                     input_ids=ids, attention_mask=mask, position_ids=places.clamp(min=0), past_key_values=past,
                     use_cache=True, logits_to_keep=1,
                 )  # fmt: skip
+            if getattr(found, "past_key_values", None) is None:
+                kind = type(self.module).__name__
+                raise Unsupported(f"{kind} gives no cache to write on from: use a task with labels")
             chosen = picked(found.logits[:, -1].float(), sampling)
             if meter.rehearses:
                 if step:
@@ -138,7 +147,7 @@ class Writer:
 def lengthen(cache: DynamicCache, tokens: int) -> None:
     """Room in a cache as if so many more tokens had been written: a rehearsal looks at the last step only."""
     for index, layer in enumerate(cache.layers):
-        if tokens > 0:
+        if tokens > 0 and isinstance(layer, DynamicLayer):  # a state does not grow
             rows, heads, _, width = layer.keys.shape
             cache.update(
                 layer.keys.new_zeros(rows, heads, tokens, width),

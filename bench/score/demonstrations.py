@@ -15,7 +15,7 @@ from bench.data.prompts import fill, words
 from bench.data.rows import Rows
 from bench.score.adapted import Asking
 from bench.score.batch import Encoded
-from bench.score.fronts import read_front
+from bench.score.fronts import shared_front
 from bench.score.readers import VerbalizerReader
 from bench.strategy import TaskContext, Unsupported
 
@@ -65,8 +65,8 @@ class Demonstrations:
         spoken, pairs = self.labels, zip(rows.fields, rows.labels, strict=True)
         return self.reader.tokens("".join(fill(self.template, f) + spoken[y] + BETWEEN for f, y in pairs))
 
-    def check(self, prefix: Sequence[int], questions: Sequence[Encoded]) -> None:
-        """Raise `Unsupported` where prefix, longest question and word do not fit the model's context."""
+    def check(self, prefix: Sequence[int], questions: Sequence[Encoded]) -> int:
+        """Tokens of prefix, longest question and word. Raises `Unsupported` where the model's context has fewer."""
         longest = max(q.length for q in questions) + max(map(len, self.reader.words))
         limit = self.reader.base.max_length
         if limit is not None and len(prefix) + longest > limit:
@@ -74,6 +74,7 @@ class Demonstrations:
                 f"demonstrations of {len(prefix)} tokens and a question of {longest} do not fit the model's context of "
                 f"{limit}: use fewer demonstrations (strategies.<name>.k)"
             )
+        return len(prefix) + longest
 
     def predict(self, fields: Sequence[dict[str, str]], meter: Meter) -> np.ndarray:
         """Float64 scores (rows, labels) in the order given."""
@@ -94,11 +95,12 @@ class Demonstrations:
         return Encoded([*bos, *prefix, *question.ids[len(bos) :]])
 
     def shared(self, questions: Sequence[Encoded], meter: Meter) -> np.ndarray:
-        """The demonstrations' keys and values once, expanded to every batch."""
+        """The demonstrations' keys and values once, expanded to every batch where the model can go on from them."""
         assert self.rows is not None
-        bos = self.reader.bos
-        prefix = [*bos, *self.prefix(self.rows)]
+        bos, shown = self.reader.bos, self.prefix(self.rows)
+        prefix = [*bos, *shown]
         bare = [Encoded(q.ids[len(bos) :]) for q in questions]
-        self.check(prefix, bare)
-        front = read_front(self.module, prefix, meter)
+        front = shared_front(self.module, prefix, self.check(prefix, bare), meter)
+        if front is None:
+            return Asking(self.module, self.reader).ask([self.joined(shown, q) for q in questions], meter)
         return Asking(self.module, self.reader, front).ask(bare, meter)
