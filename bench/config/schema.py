@@ -115,6 +115,13 @@ class Claim(Frozen):
     says: str = Field(description="the statement")
     under: str = Field(description="what the cell computes with: weights, optimizer, attention, dropout, loss")
     source: str = Field(description="where it stands")
+    model: str | None = Field(None, description="the cell's model; where a cell has another, the claim stays open")
+    precision: Literal["fp32", "fp16", "bf16"] | None = Field(None, description="the cell's precision, likewise")
+    batch: int | None = Field(None, ge=1, description="the cell's rows per optimizer step, likewise")
+    sequence: int | None = Field(None, ge=8, description="the cell's longest input, likewise")
+    foreach: bool | None = Field(None, description="whether AdamW works on all weights at once, likewise")
+    checkpointing: bool | None = Field(None, description="whether activations are computed again, likewise")
+    options: dict[str, Any] = Field(default_factory=dict, description="the cell's options, likewise")
 
     @model_validator(mode="after")
     def one_expectation(self) -> Claim:
