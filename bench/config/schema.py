@@ -24,6 +24,10 @@ COUNTS = ("labels", "curve")
 Readout = Literal["auto", "head", "verbalizer"]
 Search = Literal["grid", "halving"]
 Sharding = Literal["ddp", "fsdp2"]
+MOST_GIB = 1e6
+"""A cap is below this: no machine has it, and a larger number of bytes is soon none."""
+MOST_WHOLE = 2.0**63
+"""A rung of a whole axis is below this, as a float given for the axis itself is."""
 FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
 
@@ -43,7 +47,7 @@ class Budget(Frozen):
     epochs: int | None = Field(None, ge=1, description="training examples as a multiple of the label budget")
     curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
     ladder: list[float] | None = Field(None, min_length=1, description="values of the binding axis, each run")
-    memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
+    memory_gib: float | None = Field(None, gt=0, lt=MOST_GIB, description="cap on resident (CPU) or device memory")
     trials: int | None = Field(None, ge=2, description="configurations each strategy tries, its defaults among them")
     search: Search | None = Field(None, description="with trials: `halving` (the default) or `grid`, all to the end")
     folds: int | None = Field(None, ge=2, description="with trials: parts of the labels, each held out once (2)")
@@ -81,6 +85,8 @@ class Budget(Frozen):
             raise ValueError(f"ladder holds values of the axis above 0, each once, got {self.ladder}")
         if self.axis in WHOLE_AXES and any(value % 1 for value in self.ladder):
             raise ValueError(f"ladder holds whole numbers of {self.axis}, got {self.ladder}")
+        if self.axis in WHOLE_AXES and max(self.ladder) >= MOST_WHOLE:
+            raise ValueError(f"ladder holds numbers of {self.axis} below {MOST_WHOLE:.0f}, got {self.ladder}")
         return self
 
     @property
