@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from bench.cards import card_named, verdict
 from bench.config.schema import Claim
+from bench.records import CellInfo
+from bench.report.format import listed
 
 GB = 10**9
+CONDITIONS = ("model", "precision", "batch", "sequence", "foreach", "checkpointing")
+"""What a claim may say of its cell, beside the cell's options."""
 TOLERANCE = 0.08
 """A prediction's own error: so far outside of the range a statement gives, it still holds."""
 
@@ -21,7 +25,9 @@ class Tested:
     claim: Claim
     peak: int | None
     holds: bool | None
-    """None: not predicted, or too close to say."""
+    """None: not predicted, too close to say, or of another cell than the claim is about."""
+    unlike: str | None = None
+    """What its cell computes with that the claim is not about; None: nothing."""
 
     @property
     def expected(self) -> str:
@@ -32,15 +38,33 @@ class Tested:
         return f"fits {self.claim.fits}"
 
 
-def examined(claims: Mapping[str, Claim], peaks: Mapping[tuple[str, str], int | None]) -> list[Tested]:
-    """Every claim whose cell is among `peaks`, (task, strategy) -> predicted bytes. Raises `UserFault` for a card that
-    does not exist."""
+def examined(
+    claims: Mapping[str, Claim], peaks: Mapping[tuple[str, str], int | None], cells: Mapping[tuple[str, str], CellInfo]
+) -> list[Tested]:
+    """Every claim whose cell is among `cells`, (task, strategy) -> what was planned; `peaks`: its predicted bytes.
+    Raises `UserFault` for a card that does not exist."""
     found = []
     for name, claim in claims.items():
-        if (claim.task, claim.strategy) in peaks:
-            peak = peaks[claim.task, claim.strategy]
-            found.append(Tested(name, claim, peak, None if peak is None else holds(claim, peak)))
+        if (cell := cells.get((claim.task, claim.strategy))) is not None:
+            peak, other = peaks[claim.task, claim.strategy], unlike(claim, cell)
+            found.append(Tested(name, claim, peak, None if peak is None or other else holds(claim, peak), other))
     return found
+
+
+def unlike(claim: Claim, cell: CellInfo) -> str | None:
+    """In what a cell is not the one the claim is about, as after `precision=bf16`; None: in nothing the claim names."""
+    about = {name: getattr(claim, name) for name in CONDITIONS} | claim.options
+    has = cell.options | {name: getattr(cell, name) for name in CONDITIONS}
+    names = [name for name, value in about.items() if value is not None and has.get(name) != value]
+    if not names:
+        return None
+    here, there = (listed([f"{name}={said(values.get(name))}" for name in names]) for values in (has, about))
+    return f"the cell computes with {here}, the claim is about {there}"
+
+
+def said(value: object) -> str:
+    """A value as a command line gives it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def holds(claim: Claim, peak: int) -> bool | None:
@@ -59,7 +83,9 @@ def verdicts(rows: list[Tested]) -> dict[str, str]:
         own = [row for row in rows if row.claim.says == says]
         yes = [row.claim.task for row in own if row.holds]
         if any(row.holds is None for row in own):
-            open_ones = ", ".join(row.claim.task for row in own if row.holds is None)
+            open_ones = ", ".join(
+                row.claim.task + (f" ({row.unlike})" if row.unlike else "") for row in own if row.holds is None
+            )
             found[says] = f"open for {open_ones}" + (f"; holds when {', '.join(yes)}" if yes else "")
         else:
             found[says] = (

@@ -84,8 +84,8 @@ def limit_of(job: Job, target: Card | None, here: bool = True) -> int | None:
 
 def claims(request: Request, planned: Planned, known: dict[str, Predicted]) -> list[Tested]:
     """The suite's claims beside the predictions of their cells."""
-    peaks = {(job.cell.task, job.cell.strategy): known[job.cell.id].peak_bytes for job in planned.jobs}
-    return examined(request.suite.claims, peaks)
+    cells = {(job.cell.task, job.cell.strategy): job.cell for job in planned.jobs}
+    return examined(request.suite.claims, {key: known[cell.id].peak_bytes for key, cell in cells.items()}, cells)
 
 
 def claim_row(one: Tested) -> dict[str, Any]:
@@ -95,6 +95,7 @@ def claim_row(one: Tested) -> dict[str, Any]:
         **one.claim.model_dump(mode="json"),
         "predicted_bytes": one.peak,
         "holds": one.holds,
+        "unlike": one.unlike,
     }
 
 

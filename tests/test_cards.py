@@ -6,10 +6,12 @@ import pytest
 
 from bench import plan
 from bench.cards import CONTEXT_BYTES, GIB, card_named, cards, verdict
-from bench.claims import examined, holds, verdicts
+from bench.claims import CONDITIONS, examined, holds, unlike, verdicts
 from bench.config import load
 from bench.config.schema import Claim
 from bench.errors import UserFault
+from bench.outlook import claim_row, claims
+from bench.records import CellInfo, Predicted
 
 PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample"]
 
@@ -79,7 +81,53 @@ def test_a_statement_holds_when() -> None:
         (3.5, None, "open for long; holds when short"),
     ):
         peaks = {("short", "full"): round(short * 1e9), ("long", "full"): None if long is None else round(long * 1e9)}
-        assert verdicts(examined(ranges, peaks)) == {"it fits": words}
+        assert verdicts(examined(ranges, peaks, dict.fromkeys(peaks, cell_of()))) == {"it fits": words}
+
+
+def cell_of(*tokens: str) -> CellInfo:
+    """The cell of the first claim of suite=memory-claims, as these tokens leave it."""
+    return plan.make(load(["suite=memory-claims", "tasks=gpt2-small-seq128", *tokens])).jobs[0].cell
+
+
+def test_every_claim_of_the_suite_is_about_the_cell_it_names() -> None:
+    request = load(["suite=memory-claims"])
+    cells = {(job.cell.task, job.cell.strategy): job.cell for job in plan.make(request).jobs}
+    for name, one in request.suite.claims.items():
+        assert unlike(one, cells[one.task, one.strategy]) is None, name
+        named = {key for key in CONDITIONS if getattr(one, key) is not None}
+        assert named >= {*CONDITIONS} - ({"foreach"} if "paged" in one.under else set()), name
+        assert ("r 8" in one.under) == bool(one.options), name
+
+
+@pytest.mark.parametrize(
+    ("token", "has", "about"),
+    [
+        ("precision=bf16", "precision=bf16", "precision=fp32"),
+        ("checkpointing=true", "checkpointing=true", "checkpointing=false"),
+        ("foreach=false", "foreach=false", "foreach=true"),
+        ("tasks.gpt2-small-seq128.batch=4", "batch=4", "batch=1"),
+        ("tasks.gpt2-small-seq128.sequence=64", "sequence=64", "sequence=128"),
+        ("tasks.gpt2-small-seq128.model=random:gpt2-xl", "model=random:gpt2-xl", "model=random:gpt2"),
+    ],
+)
+def test_a_claim_is_not_judged_by_another_cell(token: str, has: str, about: str) -> None:
+    """Whatever it is predicted to hold: the claim would not hold, and stays open instead."""
+    request = load(["suite=memory-claims", "tasks=gpt2-small-seq128", token])
+    [job] = plan.make(request).jobs
+    known = {job.cell.id: Predicted(peak_bytes=9 * GIB)}
+    [one] = claims(request, plan.make(request), known)
+    assert one.holds is None and one.peak == 9 * GIB
+    words = f"the cell computes with {has}, the claim is about {about}"
+    assert verdicts([one]) == {one.claim.says: f"open for gpt2-small-seq128 ({words})"}
+    assert claim_row(one)["unlike"] == words and claim_row(one)["holds"] is None
+
+
+def test_a_claim_about_options_is_open_where_they_are_others() -> None:
+    tokens = ["suite=memory-claims", "tasks=llama-65b-seq128", "strategies=qlora", "strategies.qlora.r=16"]
+    request = load(tokens)
+    [job] = plan.make(request).jobs
+    one = request.suite.claims["llama-65b-qlora-seq128"]
+    assert unlike(one, job.cell) == "the cell computes with r=16, the claim is about r=8"
 
 
 @pytest.mark.parametrize("expects", [{}, {"gigabytes": [1, 2], "fits": "t4"}])

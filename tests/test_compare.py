@@ -13,7 +13,7 @@ from bench.cli import main
 from bench.compare.sides import read_side
 from bench.compare.whole import compare
 from bench.config.schema import Budget
-from bench.records import Predicted, Result, Status
+from bench.records import Predicted, PredictedPhase, Result, Status
 
 
 def test_equals_pass_ten_times_in_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +92,54 @@ def test_a_figure_that_is_gone_guards_nothing(tmp_path: Path) -> None:
     base = write_run(tmp_path / "d", Fake(**SMALL))
     one = compare(read_side(str(base)), read_side(str(base)))
     assert one.remarks == ["predicted bytes are not gated in 2 cells of base: no reason was recorded"]
+
+
+def test_a_phase_that_only_the_new_side_has_costs_more_than_none(tmp_path: Path) -> None:
+    def warmed(result: Result) -> Result:
+        more = {**result.phases, "warm": result.phases["adapt"]}
+        peak = PredictedPhase(peak_bytes=900, parts={"activations": 900})
+        known = result.predicted.model_copy(update={"phases": {**result.predicted.phases, "warm": peak}})
+        return result.model_copy(update={"phases": more, "predicted": known})
+
+    one = found(tmp_path, changed("lora", warmed))
+    wanted = {
+        "warm: flops": 4.1e12,
+        "warm: tokens": 9000,
+        "warm: forwards an item": 1,
+        "predicted peak bytes, warm": 900,
+    }
+    worse = {f.figure: (f.before, f.after) for f in one.of("regression")}
+    assert one.code == 1 and {name: (0, value) for name, value in wanted.items()}.items() <= worse.items()
+    assert one.findings[0].says == "the base has no phase warm"
+    base, _ = runs(tmp_path / "unforetold", full)
+    known = foretold(peak_bytes=None, phases={}, flops=None)
+    before = write_run(tmp_path / "before", Fake(**{**SMALL, "edit": lambda r: known(full(r))}))
+    assert compare(read_side(str(before)), read_side(str(base))).code == 0, "it was not predicted before"
+
+
+def foretold(**figures: object) -> Edit:
+    """Other predictions."""
+    return lambda r: r.model_copy(update={"predicted": r.predicted.model_copy(update=figures)})
+
+
+@pytest.mark.parametrize(
+    ("gone", "figure", "more"),
+    [
+        ({"flops": None}, "predicted FLOPs", ""),
+        ({"phases": {}}, "predicted peak bytes, adapt", ""),
+        ({"phases": {}, "flops": None}, "predicted peak bytes, adapt", "; nor is predicted FLOPs"),
+        ({"phases": {}, "peak_bytes": None, "reason": "broken"}, "predicted peak bytes", "broken"),
+    ],
+)
+def test_any_prediction_that_is_gone_guards_nothing(
+    tmp_path: Path, gone: dict[str, object], figure: str, more: str
+) -> None:
+    """One finding a cell; a prediction that nobody asked for is told instead (above)."""
+    one = found(tmp_path, changed("lora", foretold(**{"reason": "needs 1 of 2 GiB", **gone})))
+    absent = "it is not measured any more, so nothing guards it"
+    [worse] = one.of("regression")
+    assert (worse.cell, worse.figure, worse.after) == (LORA, figure, None)
+    assert worse.says == (more if more == "broken" else absent + more) and one.code == 1
 
 
 def test_what_the_base_did_not_measure_is_told(tmp_path: Path) -> None:

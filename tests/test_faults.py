@@ -61,6 +61,11 @@ SMOKE = ["suite=smoke", "model=random:tiny-gpt2", "data.source=sample"]
         ("budget.labels=yes", "budget.labels: "),
         ("budget.train_seconds=12e4567", "budget.train_seconds: input should be a finite number, got inf"),
         ("budget.memory_gib=nan", "budget.memory_gib: input should be a finite number"),
+        ("budget.memory_gib=1e300", "budget.memory_gib: input should be less than 1000000, got 1e+300"),
+        (
+            "budget.ladder=[8,1e30]",
+            "budget: ladder holds numbers of train_examples below 9223372036854775808, got [8.0, 1e+30]",
+        ),
         ("budget=3", "budget: input should be a valid dictionary"),
         ("seeds=[]", "seeds: list should have at least 1 item"),
         ("seeds=0", "seeds: list should have at least 1 item"),

@@ -101,3 +101,16 @@ def test_a_claim_stands_beside_what_its_cell_held(cuda: bool, says: str, tmp_pat
     [row] = table.rows
     assert row[3].text == says and row[2].text == "0.12 GB" and row[4].text == "no"
     assert "It fits.: does not hold." in " ".join(table.notes)
+
+
+def test_the_report_leaves_a_claim_open_where_another_cell_ran(tmp_path: Path) -> None:
+    """And does not say that it was computed with what it was not."""
+    run = collect(write_run(tmp_path, replace(SMALL, edit=with_prediction(None))))  # type: ignore[arg-type]
+    about = {"task": "sst2", "strategy": "lora", "gigabytes": (0.7, 0.8), "says": "It fits.", "source": "a paper"}
+    claim = Claim.model_validate({**about, "under": "bf16, batch 3", "precision": "bf16", "batch": 3})
+    table = literature({"one": claim}, run.cells)
+    assert table is not None
+    words = "the cell computes with precision=fp32 and batch=8, the claim is about precision=bf16 and batch=3"
+    [row] = table.rows
+    assert row[4].text == "open" and row[5].text == words and row[2].text == "0.12 GB"
+    assert table.notes[0] == f"It fits.: open for sst2 ({words})."

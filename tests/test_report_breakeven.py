@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -155,6 +156,44 @@ def test_what_was_not_measured_is_not_guessed(tmp_path: Path) -> None:
     assert all(one.flops is None and one.seconds is not None for one in view.settings)
     assert [figure.title for figure in break_even_figures(view, "k")] == ["Total seconds against the number of answers"]
     assert {row[2].text for row in break_even_table(view).rows} == {"not measured"}
+
+
+def counted(flops: Mapping[str, float | None]) -> Callable[[Result], Result]:
+    """Records whose tuned strategies cost these FLOPs for adapting and for an answer; None: steps nobody counted."""
+
+    def edit(result: Result) -> Result:
+        plain = billed(COSTS | {"bag_of_words": COSTS["frozen"]})(result)
+        if result.cell.strategy not in flops:
+            return plain
+        cost = {"flops": flops[result.cell.strategy], "steps": 1}
+        phases = {
+            name: phase if name == "load" else phase.model_copy(update=cost) for name, phase in plain.phases.items()
+        }
+        return plain.model_copy(update={"phases": phases})
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("flops", "says"),
+    [
+        # a bag of words runs no model: 0 is measured
+        ({"bag_of_words": 0.0}, "Counted in FLOPs, cheaper than zero_shot (accuracy X): bag_of_words from the first answer on."),
+        ({"bag_of_words": None}, "Not compared in FLOPs with zero_shot (accuracy X): FLOPs of bag_of_words were not measured."),
+        ({"full": None, "lora": None}, "Not compared in FLOPs with zero_shot (accuracy X): FLOPs of lora and full were not measured."),
+        ({"full": None, "lora": 9e15}, "Counted in FLOPs, cheaper than zero_shot (accuracy X): never lora, whose answers cost "
+                                       "as much or more; FLOPs of full were not measured."),
+        ({"full": None, "frozen": 0.0}, "Counted in FLOPs, cheaper than zero_shot (accuracy X): frozen from the first answer on; "
+                                        "FLOPs of full were not measured."),
+        ({"lora": 9e15}, "Counted in FLOPs, no tuning is ever cheaper than zero_shot (accuracy X): its answers cost as much or more."),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_never_of_what_was_counted_only(
+    tmp_path: Path, flops: Mapping[str, float | None], says: str
+) -> None:
+    costs = {"zero_shot": COSTS["zero_shot"], **dict.fromkeys(flops, COSTS["lora"])}
+    [sentence] = view_of(tmp_path, fake(costs, edit=counted(flops))).sentences
+    assert re.sub(r"accuracy [0-9.]+", "accuracy X", sentence) == says
 
 
 def test_several_budgets_are_told_apart_and_the_best_of_each_is_drawn(tmp_path: Path) -> None:

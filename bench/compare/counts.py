@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bench.compare.finding import Finding
 from bench.compare.matching import Match
 from bench.records import Phase, Result
-from bench.report.format import count
+from bench.report.format import count, listed
 
 PHASE_COSTS = ("flops", "recomputed_flops", "tokens", "padded_tokens", "peak_allocated_bytes")
 """Of a phase; allocated bytes are of CUDA's allocator, which asks for the same blocks every time."""
@@ -15,6 +15,8 @@ STEPPED = PHASE_COSTS[:-1]
 """Of them, what steps cost."""
 SAME = "the same work was asked for, so this figure must not change at all"
 ABSENT = "it is not measured any more, so nothing guards it"
+FORETOLD = "predicted peak bytes"
+FORETOLD_PHASE = f"{FORETOLD}, "
 NOT_ASKED = "not predicted: predict=false"
 
 Figures = dict[str, float | None]
@@ -24,8 +26,8 @@ def costs(result: Result) -> Figures:
     """Figures of which less is better, by name."""
     found: Figures = {}
     known = result.predicted
-    found["predicted peak bytes"] = known.peak_bytes
-    found |= {f"predicted peak bytes, {name}": phase.peak_bytes for name, phase in known.phases.items()}
+    found[FORETOLD] = known.peak_bytes
+    found |= {f"{FORETOLD_PHASE}{name}": phase.peak_bytes for name, phase in known.phases.items()}
     found["predicted FLOPs"] = known.flops
     if result.parameters is not None:
         found["stored bytes"] = result.parameters.stored_bytes
@@ -92,8 +94,13 @@ def exact(pair: Match) -> Iterator[Finding]:
     if not (pair.base.ok and pair.new.ok):
         known = {k for k, v in after.items() if k.startswith("predicted") and v is not None}
         before = {k: v for k, v in before.items() if k in known}  # why the rest is missing, the outcome says
+        after = {k: v for k, v in after.items() if k in known}
     for figure in before:
-        yield from less_is_better(pair.name, figure, before[figure], after.get(figure), new)
+        yield from less_is_better(pair.name, figure, before[figure], after.get(figure))
+    for figure in after:
+        if figure not in before and (phase := of_phase(figure)) and had_none(base, phase, figure):
+            yield from less_is_better(pair.name, figure, 0, after[figure], f"the base has no phase {phase}")
+    yield from not_foretold(pair.name, before, after, new)
     if pair.base.ok and pair.new.ok:
         here = work(new)
         for figure, value in work(base).items():
@@ -101,17 +108,45 @@ def exact(pair: Match) -> Iterator[Finding]:
                 yield Finding("regression", "count", pair.name, figure, value, here.get(figure), SAME)
 
 
-def less_is_better(name: str, figure: str, before: float | None, after: float | None, new: Result) -> Iterator[Finding]:
-    """The finding of one figure, if it changed. Where it was not measured before there is nothing to compare with."""
+def of_phase(figure: str) -> str | None:
+    """The phase a figure is of; None where it is of the whole cell."""
+    if figure.startswith(FORETOLD_PHASE):
+        return figure.removeprefix(FORETOLD_PHASE)
+    phase, colon, _ = figure.partition(": ")
+    return phase if colon else None
+
+
+def had_none(base: Result, phase: str, figure: str) -> bool:
+    """Whether the base lacks this phase, and would tell of it: whatever it costs now is more than the nothing it cost.
+    A base without any predicted phase was not predicted."""
+    foretold = base.predicted.phases
+    return bool(foretold) and phase not in foretold if figure.startswith(FORETOLD_PHASE) else phase not in base.phases
+
+
+def less_is_better(
+    name: str, figure: str, before: float | None, after: float | None, says: str = ""
+) -> Iterator[Finding]:
+    """The finding of one figure, if it changed. Where it was not measured before there is nothing to compare with;
+    predictions that are gone are `not_foretold`'s."""
     if before is None or before == after or (after is None and not before):
         return
     if after is not None:
         kind = "improvement" if after < before else "regression"  # what is no number is not less
-        yield Finding(kind, "count", name, figure, before, after)  # type: ignore[arg-type]
+        yield Finding(kind, "count", name, figure, before, after, says)  # type: ignore[arg-type]
     elif not figure.startswith("predicted"):
         yield Finding("regression", "count", name, figure, before, None, ABSENT)
-    elif figure == "predicted peak bytes" and new.predicted.reason != NOT_ASKED:
-        yield Finding("regression", "count", name, figure, before, None, new.predicted.reason or ABSENT)
+
+
+def not_foretold(name: str, before: Figures, after: Figures, new: Result) -> Iterator[Finding]:
+    """One finding a cell on all predicted figures that the new side has not any more, unless nobody asked for them."""
+    lost = [key for key, value in before.items() if key.startswith("predicted") and value and after.get(key) is None]
+    if not lost or new.predicted.reason == NOT_ASKED:
+        return
+    if lost[0] == FORETOLD:
+        says = new.predicted.reason or ABSENT
+    else:  # with a peak, the reason is a verdict on it
+        says = ABSENT + (f"; nor {'are' if lost[2:] else 'is'} {listed(lost[1:])}" if lost[1:] else "")
+    yield Finding("regression", "count", name, lost[0], before[lost[0]], None, says)
 
 
 def unpredicted(pairs: list[Match]) -> list[str]:

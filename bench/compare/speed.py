@@ -9,6 +9,7 @@ equals, and only what lies above it counts.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,15 @@ LEVEL = 0.05
 FEWEST_PAIRS = 3
 PHASES = ("adapt", "predict")
 TOKEN, WHOLE = "seconds a token", "seconds"
-FIGURES = tuple(f"{phase} {what}" for phase in PHASES for what in (TOKEN, WHOLE))
+PASSED = ("load", "tune", "default")
+"""Phases of which only the whole is timed, where a cell has them."""
+FIGURES = (
+    *(f"{phase} {what}" for phase in PHASES for what in (TOKEN, WHOLE)),
+    *(f"{phase} {WHOLE}" for phase in PASSED),
+)
 """Of the steps, and of the whole phase: what is lost between steps is lost too."""
+SHORTEST = 0.05
+"""Seconds: one of `PASSED` that takes less in the median of both sides is noise, and is left out."""
 
 Ratios = dict[tuple[str, str], list[float]]
 """(cell, figure) -> log of new over base, one a pair."""
@@ -89,6 +97,9 @@ def log_ratio(base: Result, new: Result, figure: str) -> float | None:
     """Log of new over base of a figure; None where either has no step, or they were timed in different ways."""
     phase, _, what = figure.partition(" ")
     first, second = base.phases.get(phase), new.phases.get(phase)
+    if phase in PASSED:
+        before, after = lasted(first), lasted(second)
+        return math.log(after / before) if before and after else None
     if timed(first) != timed(second):
         return None
     before, after = pace(first), pace(second)
@@ -96,6 +107,11 @@ def log_ratio(base: Result, new: Result, figure: str) -> float | None:
         assert first is not None and second is not None
         before, after = first.seconds, second.seconds
     return math.log(after / before) if before and after else None
+
+
+def lasted(phase: Phase | None) -> float | None:
+    """Seconds of a whole phase; None where there is none, or no clock saw it pass."""
+    return phase.seconds if phase is not None and 0 < phase.seconds < math.inf else None
 
 
 def gathered(pairs: Iterable[tuple[str, Result, Result]]) -> Ratios:
@@ -108,22 +124,42 @@ def gathered(pairs: Iterable[tuple[str, Result, Result]]) -> Ratios:
     return found
 
 
+def without_short(ratios: Ratios, pairs: Iterable[tuple[str, Result, Result]]) -> Ratios:
+    """The ratios but for those of `PASSED` that take less than `SHORTEST` in the median of either side: one that was
+    short and is long now stays. What failed is measured again by any length: left out there, it would stand."""
+    taken: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    for name, *sides in pairs:
+        for phase in PASSED:
+            both = taken.setdefault((name, f"{phase} {WHOLE}"), ([], []))
+            for seconds, side in zip(both, sides, strict=True):
+                seconds.append(lasted(side.phases.get(phase)) or 0.0)
+    short = {key for key, both in taken.items() if max(map(statistics.median, both)) < SHORTEST}
+    return {key: values for key, values in ratios.items() if key not in short}
+
+
 def unguarded(pairs: Iterable[tuple[str, Result, Result]]) -> list[Finding]:
     """Phases whose steps the base times and the new side does not any more, because its cell no longer ends or every
-    step counts FLOPs: they give no ratio, and whatever they take would pass."""
+    step counts FLOPs, and phases timed as a whole that are gone: they give no ratio, and whatever they take would
+    pass."""
     seen: dict[tuple[str, str], list[bool]] = {}
     for name, base, new in pairs:
-        for phase in PHASES:
-            before, after = base.phases.get(phase), new.phases.get(phase)
-            if pace(before):
-                kept = bool(pace(after)) and timed(after) >= timed(before)
+        for phase in (*PHASES, *PASSED):
+            if (kept := still_timed(phase, base.phases.get(phase), new.phases.get(phase))) is not None:
                 seen.setdefault((name, phase), []).append(kept)
     return [
-        Finding("regression", "speed", name, f"{phase} {TOKEN}", f"{len(kept)} pairs", f"{sum(kept)} pairs",
-                "its steps are not timed any more, so nothing guards their speed")
+        Finding("regression", "speed", name, f"{phase} {WHOLE if phase in PASSED else TOKEN}", f"{len(kept)} pairs",
+                f"{sum(kept)} pairs", f"{'it is' if phase in PASSED else 'its steps are'} not timed any more, so "
+                f"nothing guards {'its' if phase in PASSED else 'their'} speed")
         for (name, phase), kept in seen.items()
         if len(kept) >= FEWEST_PAIRS > sum(kept)
     ]  # fmt: skip
+
+
+def still_timed(name: str, before: Phase | None, after: Phase | None) -> bool | None:
+    """Whether a phase is timed as the base times it; None where the base does not, or it is too short to tell."""
+    if name in PASSED:
+        return lasted(after) is not None if (lasted(before) or 0) >= SHORTEST else None
+    return bool(pace(after)) and timed(after) >= timed(before) if pace(before) else None
 
 
 def judged(ratios: Ratios, floors: Mapping[str, float]) -> list[Paced]:

@@ -24,6 +24,10 @@ COUNTS = ("labels", "curve")
 Readout = Literal["auto", "head", "verbalizer"]
 Search = Literal["grid", "halving"]
 Sharding = Literal["ddp", "fsdp2"]
+MOST_GIB = 1e6
+"""A cap is below this: no machine has it, and a larger number of bytes is soon none."""
+MOST_WHOLE = 2.0**63
+"""A rung of a whole axis is below this, as a float given for the axis itself is."""
 FOLDS = 2
 """Parts of the labels, where `budget.folds` does not say: with few labels, halves leave both sides some."""
 
@@ -43,7 +47,7 @@ class Budget(Frozen):
     epochs: int | None = Field(None, ge=1, description="training examples as a multiple of the label budget")
     curve: list[Whole] | None = Field(None, min_length=1, description="label counts, each run, in place of `labels`")
     ladder: list[float] | None = Field(None, min_length=1, description="values of the binding axis, each run")
-    memory_gib: float | None = Field(None, gt=0, description="cap on resident (CPU) or device memory")
+    memory_gib: float | None = Field(None, gt=0, lt=MOST_GIB, description="cap on resident (CPU) or device memory")
     trials: int | None = Field(None, ge=2, description="configurations each strategy tries, its defaults among them")
     search: Search | None = Field(None, description="with trials: `halving` (the default) or `grid`, all to the end")
     folds: int | None = Field(None, ge=2, description="with trials: parts of the labels, each held out once (2)")
@@ -81,6 +85,8 @@ class Budget(Frozen):
             raise ValueError(f"ladder holds values of the axis above 0, each once, got {self.ladder}")
         if self.axis in WHOLE_AXES and any(value % 1 for value in self.ladder):
             raise ValueError(f"ladder holds whole numbers of {self.axis}, got {self.ladder}")
+        if self.axis in WHOLE_AXES and max(self.ladder) >= MOST_WHOLE:
+            raise ValueError(f"ladder holds numbers of {self.axis} below {MOST_WHOLE:.0f}, got {self.ladder}")
         return self
 
     @property
@@ -115,6 +121,13 @@ class Claim(Frozen):
     says: str = Field(description="the statement")
     under: str = Field(description="what the cell computes with: weights, optimizer, attention, dropout, loss")
     source: str = Field(description="where it stands")
+    model: str | None = Field(None, description="the cell's model; where a cell has another, the claim stays open")
+    precision: Literal["fp32", "fp16", "bf16"] | None = Field(None, description="the cell's precision, likewise")
+    batch: int | None = Field(None, ge=1, description="the cell's rows per optimizer step, likewise")
+    sequence: int | None = Field(None, ge=8, description="the cell's longest input, likewise")
+    foreach: bool | None = Field(None, description="whether AdamW works on all weights at once, likewise")
+    checkpointing: bool | None = Field(None, description="whether activations are computed again, likewise")
+    options: dict[str, Any] = Field(default_factory=dict, description="the cell's options, likewise")
 
     @model_validator(mode="after")
     def one_expectation(self) -> Claim:

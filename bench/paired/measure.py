@@ -12,7 +12,7 @@ from bench.compare import floors as noise
 from bench.compare.asked import Asked
 from bench.compare.matching import match
 from bench.compare.sides import Side, read_side
-from bench.compare.speed import Paced, Ratios, gathered, judged, unguarded
+from bench.compare.speed import Paced, Ratios, gathered, judged, unguarded, without_short
 from bench.compare.whole import Comparison, compare
 from bench.errors import UserFault
 from bench.measure.environment import machine
@@ -61,7 +61,7 @@ def measured(asked: Asked, say: Say = lambda line: None) -> Comparison:
         if not turns:
             return replace(found, speed="speed: not gated: no cell is ok on both sides")
         seen = list(pairs(base, new, turns, range(1, asked.pairs + 1), say))
-        ratios, lost = gathered(seen), unguarded(seen)
+        ratios, lost = without_short(gathered(seen), seen), unguarded(seen)
         learned = learnt(asked, ratios)
         paced = judged(ratios, known.floors)
         again = suspects(paced, turns)

@@ -165,14 +165,16 @@ def _work(phase: Phase) -> float | None:
 
 
 def _cost(results: list[Result], of: Callable[[Phase], float | None]) -> Cost | None:
-    """Medians over results; None where a seed lacks a figure or answered nothing."""
+    """Medians over results; None where a seed lacks a figure or answered nothing. Steps that cost 0 ran no model (a
+    bag of words)."""
     training: list[float] = []
     answer: list[float] = []
     for result in results:
         phases, items = result.phases, result.data.test_rows
         before = [of(phases[name]) for name in PREPARING if name in phases]
-        known = of(phases["predict"]) if "predict" in phases else None
-        if not known or not items or not before or None in before:
+        predict = phases.get("predict", Phase(seconds=0.0))
+        known = of(predict)
+        if known is None or not (known or predict.steps) or not items or not before or None in before:
             return None
         training.append(sum(cost for cost in before if cost is not None))
         answer.append(known / items)
@@ -216,19 +218,24 @@ def sentences(view: BreakEven) -> list[str]:
 
 
 def _against(view: BreakEven, reference: Setting) -> str:
-    pays, never = [], []
+    pays, never, unknown = [], [], []
     for one in view.best:
         met = by_flops(one, reference)
-        if met is not None and met.kind == "never":
+        if met is None:
+            unknown.append(one.name)
+        elif met.kind == "never":
             never.append(one.name)
-        elif met is not None:
+        else:
             pays.append(f"{one.name} {met.words}" if met.kind == "up to" else f"{one.name} from {met.words} on")
     chance = "" if reference.score.beats_chance else ", not above chance"
     name = f"{reference.name} ({view.metric} {show.score(reference.score.value)}{chance})"
-    if not pays:
+    left = [f"FLOPs of {show.listed(unknown)} were not measured"] if unknown else []
+    if left and not pays and not never:
+        return f"Not compared in FLOPs with {name}: {left[0]}."
+    if not pays and not left:
         return f"Counted in FLOPs, no tuning is ever cheaper than {name}: its answers cost as much or more."
-    but = f"; never {show.listed(never)}, whose answers cost as much or more" if never else ""
-    return f"Counted in FLOPs, cheaper than {name}: {show.listed(pays)}{but}."
+    no = [f"never {show.listed(never)}, whose answers cost as much or more"] if never else []
+    return f"Counted in FLOPs, cheaper than {name}: {'; '.join([*filter(None, [show.listed(pays)]), *no, *left])}."
 
 
 def break_even_table(view: BreakEven) -> Table:

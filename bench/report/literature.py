@@ -21,7 +21,7 @@ def literature(claims: Mapping[str, Claim], cells: Iterable[CellView]) -> Table 
     """A row for every claim whose cell was planned, and a sentence for every statement; None without claims."""
     views = {(cell.info.task, cell.info.strategy): cell for cell in cells}
     peaks = {key: None if view.result is None else view.result.predicted.peak_bytes for key, view in views.items()}
-    found = examined(claims, peaks)
+    found = examined(claims, peaks, {key: view.info for key, view in views.items()})
     if not found:
         return None
     columns = [
@@ -51,7 +51,7 @@ def _row(one: Tested, view: CellView) -> list[Entry]:
         _gigabytes(one.peak, "not predicted"),
         _gigabytes(held, show.ABSENT if view.status == "ok" else view.status.replace("_", " ")),
         Entry(YES[one.holds], sort=YES[one.holds], faint=one.holds is None),
-        Entry(claim.under, sort=claim.under),
+        Entry(one.unlike or claim.under, sort=one.unlike or claim.under),
         Entry(claim.source, sort=claim.source),
     ]
 
