@@ -128,8 +128,10 @@ class Preferring:
         return {"said": self.reference} | self.versions.state()
 
     def restore(self, kept: dict[str, torch.Tensor]) -> None:
-        """Take it back."""
+        """Take it back. A stage that had begun is not entered again, so dropout is turned off here."""
         self.reference = kept["said"].to(self.versions.params[0].device)
+        if len(self.reference):
+            without_dropout(self.module)
         self.versions.restore(kept)
 
 
