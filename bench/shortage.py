@@ -26,10 +26,15 @@ def bytes_asked(message: str) -> int | None:
 
 def ran_out(message: str, job: Job) -> str:
     """The reason of a cell whose allocator gave up with `message`."""
+    return f"{gave_up(message, job)}{least(job)}: {REMEDY}"
+
+
+def gave_up(message: str, job: Job) -> str:
+    """What an allocator gave up at, with its own `message`, and the cap it was held to."""
     asked = bytes_asked(message)
     what = "" if asked is None else f"asked for {in_gib(asked)} more; "
     cap = "" if job.memory_gib is None else f"; the cap is {job.memory_gib:g} GiB"
-    return f"memory ran out: {what}{' '.join(message.split())[:300]}{cap}{least(job)}: {REMEDY}"
+    return f"memory ran out: {what}{' '.join(message.split())[:300]}{cap}"
 
 
 def over_the_cap(held: int, job: Job) -> str:

@@ -200,7 +200,10 @@ class Plan:
     collate: Callable[[Sequence[Any]], Any] | None = None
     """Encoded examples to one padded batch with a `shape` (rows, padded length)."""
     loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
-    """(batch, labels int64 (rows,)) -> scalar loss, mean over rows."""
+    """(batch, labels int64 (rows,)) -> scalar loss, mean over rows or over what `weigh` counts of them."""
+    weigh: Callable[[Any], int] | None = None
+    """Encoded example -> how many of what the loss is a mean over it holds, such as words to be tagged: the passes of a
+    step are weighted by it. None: 1, for the mean is over rows."""
     enter: Callable[[int, Meter], bool] | None = None
     """(group, meter) before the first batch of a group that begins a stage of its own: work on the model as it is then,
     counted by the meter, such as what it answers before it is changed. False: the budget does not hold it."""

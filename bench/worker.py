@@ -22,7 +22,7 @@ from bench.data.formats import spoken
 from bench.data.rows import Rows, TaskRows, read
 from bench.data.sources import Located
 from bench.job import Job
-from bench.measure.allocators import limit_device_memory
+from bench.measure.allocators import is_shortage, limit_device_memory, release
 from bench.measure.environment import cores
 from bench.models.build import build
 from bench.models.parts import checkpointed, count, touch
@@ -33,6 +33,7 @@ from bench.recording import Recorder
 from bench.records import Apart, Status
 from bench.score.chat import speaks
 from bench.score.features import folder_of
+from bench.shortage import gave_up
 from bench.stats.agreement import judged
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import Trained, adapt
@@ -87,6 +88,7 @@ class Cell(Recorder):
         self.record_parameters(plan, base_parameters)
         if self.options != defaults:
             del plan, base
+            release(cell.device)
             self.score_defaults(defaults, context, test)
 
     def refuse_sharding(self) -> None:
@@ -146,7 +148,8 @@ class Cell(Recorder):
         return self.prepared(base, context, options)
 
     def score_defaults(self, defaults: Options, context: TaskContext, test: Rows) -> None:
-        """What the strategy scores with its defaults, for the comparison: a phase of its own, beside the cell's."""
+        """What the strategy scores with its defaults, for the comparison: a phase of its own, beside the cell's.
+        Where they get no score, for want of memory too, a note says so and the cell's own score stands."""
         device, tuning = self.job.cell.device, self.fields["tuning"]
         meter = Meter(self.budget, device, tick=lambda share: self.tell("default", share))
         with self.ledger.phase("default", meter):
@@ -156,8 +159,12 @@ class Cell(Recorder):
                 adapt(plan, context, meter)
                 meter.unwatch()
                 scores = plan.answer.predict(test.fields, Meter(None, device))
-            except (Unsupported, Diverged) as error:
-                self.notes.append(f"the defaults have no score: {error}")
+            except Exception as error:
+                short = is_shortage(error)
+                if not (short or isinstance(error, Unsupported | Diverged)):
+                    raise
+                why = gave_up(str(error), self.job) if short else str(error)
+                self.notes.append(f"the defaults have no score: {why}")
                 return
         self.fields["tuning"] = tuning.model_copy(update={"default_scores": self.scored(scores, test)})
 

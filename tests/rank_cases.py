@@ -38,4 +38,6 @@ CASES += [
     Case("lora", "fsdp2", budget={"train_tokens": 600}),
     Case("full", "ddp", budget={"train_flops": 2e8}),
     Case("lora", "fsdp2", checkpointing=True),
+    Case("lora", "ddp", "head", "tiny-bert", {"task": "tags", "micro_batch": 2}),
+    Case("full", "fsdp2", context={"task": "language", "sequence": 300}),
 ]

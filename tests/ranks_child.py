@@ -27,12 +27,15 @@ from bench.train.ranks import RankMeter, Ranks, RankTraining
 from bench.train.sharding import Replicas, Shards, changed, take_over
 from bench.worker import seed_everything
 
+TASKS = {"labels": tiny.task, "pairs": tiny.pair_task, "tags": tiny.tag_task, "language": tiny.language_task}
+ROWS = {"pairs": tiny.pair_rows, "tags": tiny.tag_rows}
+
 
 def prepared(case: Case) -> tuple[Plan, TaskContext]:
     """A fresh plan of the case, without dropout: its masks are drawn for the rows of a rank."""
     more = {**case.context}
-    if case.strategy == "dpo":
-        more["task"] = tiny.pair_task() if more["task"] == "pairs" else tiny.task()
+    if "task" in more:
+        more["task"] = TASKS[more["task"]]()
     base = tiny.base(case.family)
     for module in base.module.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -54,7 +57,7 @@ def weights_of(plan: Plan) -> dict[str, list[float]]:
 
 def outcome(plan: Plan, case: Case, meter: Meter, losses: list[float], told: dict[str, list[float]]) -> dict[str, Any]:
     """What is compared."""
-    fields = (tiny.pair_rows() if case.context.get("task") == "pairs" else tiny.rows()).test.fields
+    fields = ROWS.get(case.context.get("task"), tiny.rows)().test.fields
     counts = {name: getattr(meter, name) for name in ("examples", "tokens", "flops", "rows")}
     scores = plan.answer.predict(fields, Meter()).tolist()
     return {

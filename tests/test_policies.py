@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_prefer import GIVEN, TASK
-from tiny import STRATEGIES, base, context, options, question_task
+from tiny import STRATEGIES, base, context, options, pair_rows, pair_task, question_task
 
 from bench.budget import Meter
 from bench.config.schema import Budget
@@ -19,6 +19,7 @@ from bench.train.loop import Trained, Training
 from bench.train.paused import put_down, take_up
 from bench.train.policies import PREFERENCE, ImplicitReward
 from bench.train.versions import REFERENCE
+from bench.worker import seed_everything
 
 METHODS = [("dpo", {}), ("dpo", {"loss": "ipo", "beta": 0.5}), ("dpo", {"per_token": True}), ("kto", {})]
 
@@ -137,6 +138,35 @@ def test_a_halted_training_goes_on_as_if_nothing_had_been(share: float, tmp_path
     second.until(1.0)
     assert second.done.losses == pytest.approx(whole.done.losses, abs=1e-6)
     assert second.meter.tokens == whole.meter.tokens
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto"])
+def test_a_halted_stage_goes_on_without_dropout(name: str, tmp_path: Path) -> None:
+    """GPT-2 has dropout, which its preference stage turns off: bit for bit the same weights, halted amid it or not."""
+    given = context("verbalizer", task=pair_task(), train=pair_rows().train.take(range(12)))
+
+    def started() -> Training:
+        seed_everything(0)
+        plan = STRATEGIES[name].prepare(base("tiny-gpt2"), given, options(name, supervised=0.4, lr=0.01))
+        return Training(plan, given, Meter(Budget(labels=12, train_examples=48)))
+
+    def dropouts(training: Training) -> set[float]:
+        assert training.plan.module is not None
+        return {part.p for part in training.plan.module.modules() if isinstance(part, torch.nn.Dropout)}
+
+    whole = started()
+    assert dropouts(whole) == {0.1}
+    whole.until(1.0)
+    first = started()
+    assert not first.until(0.5) and PREFERENCE in first.done.entered
+    put_down(first, tmp_path / "kept")
+    again = started()
+    again.meter.absorb(first.meter)
+    take_up(again, first.done, tmp_path / "kept")
+    again.until(1.0)
+    assert again.done.losses == whole.done.losses and dropouts(again) == dropouts(whole) == {0.0}
+    pairs = zip(again.optimizer.params, whole.optimizer.params, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto", "reward_model"])

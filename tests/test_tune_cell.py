@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,7 +20,9 @@ from bench.models.catalog import parse
 from bench.records import Halt, Result, Status, Trial, Tuning
 from bench.report.collect import CellView
 from bench.report.tuning import best_of_k, compared, regret, tunings, work_share
-from bench.worker import run_cell
+from bench.strategy import Options, Plan, TaskContext
+from bench.tune.choose import Tuner
+from bench.worker import Cell, run_cell
 
 SMOKE = ["suite=smoke", "model=random:tiny-llama", "data.source=sample", "tasks.sst2.limit=8", "threads=1"]
 
@@ -56,6 +59,56 @@ def test_a_tuned_cell_is_the_untuned_one_with_the_chosen_options(strategy: str) 
     assert ("default" in tuned.phases) == (found.chosen != 0)
     assert tuned.used is not None and tuned.used.labels == 16 == found.items
     assert tuned.cell.seeded and tuned.cell.budget["search"] == "halving" and tuned.cell.budget["folds"] == 2
+
+
+def past_its_defaults(monkeypatch: pytest.MonkeyPatch, fails: Exception | None = None) -> tuple[Result, list[bool]]:
+    """A tuned cell for which trials did not choose the defaults, whose fit raises `fails`; and whether the cell's own
+    model was still alive where that fit began."""
+    own: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+    choose, prepare_base, fresh = Tuner.choose, Cell.prepare_base, Cell.fresh
+
+    def other(tuner: Tuner, *arguments: Any) -> Tuning:
+        return choose(tuner, *arguments).model_copy(update={"chosen": 1})
+
+    def noted(cell: Cell) -> Any:
+        base = prepare_base(cell)
+        own.append(weakref.ref(base.module))
+        return base
+
+    def watched(cell: Cell, context: TaskContext, options: Options) -> Plan:
+        alive.extend(one() is not None for one in own)  # none while trials run
+        if own and fails is not None:
+            raise fails
+        return fresh(cell, context, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuner, "choose", other)
+        patch.setattr(Cell, "prepare_base", noted)
+        patch.setattr(Cell, "fresh", watched)
+        result, _ = ran.__wrapped__("lora", "budget.trials=2")
+    return result, alive
+
+
+def test_the_defaults_are_fitted_in_the_room_of_the_cell_s_own_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrapped models hold themselves in cycles: both at once would take memory that no prediction knows of."""
+    result, alive = past_its_defaults(monkeypatch)
+    assert alive == [False] and tuning_of(result).default_scores is not None
+
+
+def test_a_score_outlives_the_comparison_with_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out after the cell has answered is told in a note."""
+    short = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes")
+    result, _ = past_its_defaults(monkeypatch, short)
+    assert result.scores is not None and result.predictions_sha256 is not None
+    assert tuning_of(result).default_scores is None and result.outcome.reason is None
+    assert result.notes[-1] == f"the defaults have no score: memory ran out: asked for 2.00 GiB more; {short}"
+
+
+def test_a_fault_in_the_comparison_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what a note can tell is told in one."""
+    with pytest.raises(AssertionError, match="RuntimeError: shapes"):
+        past_its_defaults(monkeypatch, RuntimeError("shapes"))
 
 
 def test_trials_are_counted_apart_from_the_fit() -> None:

@@ -91,6 +91,30 @@ def question_rows() -> TaskRows:
     return read("sst2", question_task(), locate("sst2", question_task(), "sample", DataSettings(source="sample")))
 
 
+@cache
+def language_task() -> Task:
+    """Its prompts as plain text, of which every next token is predicted."""
+    return task().model_copy(update={"objective": "language"})
+
+
+@cache
+def tag_task() -> Task:
+    """The longest word of each of its sentences, to be named."""
+    raw = task().model_dump(mode="json", exclude={"labels", "templates", "formats", "metric", "positive"})
+    return Task.model_validate(raw | {"kind": "tag", "labels": ["longest"], "templates": [{"pattern": "{text}"}]})
+
+
+@cache
+def tag_rows() -> TaskRows:
+    """As many rows as its own; sentences of 2 to 48 words."""
+
+    def named(given: Rows) -> Rows:
+        fields = [{**f, "target": f"longest: {max(f['text'].split(), key=len)}"} for f in given.fields]
+        return replace(given, fields=fields, labels=[0] * len(given))
+
+    return replace(rows(), train=named(rows().train), test=named(rows().test))
+
+
 def task_of(name: str) -> Task:
     """What a strategy is tried on."""
     needs = STRATEGIES[name].needs
@@ -111,7 +135,8 @@ def base(family: str) -> Base:
 def context(readout: str, labels: int = LABELS, seed: int = 0, **update: Any) -> TaskContext:
     """A task as a strategy sees it."""
     chosen: Task = update.pop("task", task())
-    drawn_from = pair_rows() if chosen is pair_task() else question_rows() if chosen is question_task() else rows()
+    of = ((pair_task, pair_rows), (question_task, question_rows), (tag_task, tag_rows))
+    drawn_from = next((its_rows() for its, its_rows in of if chosen is its()), rows())
     train: Rows = update.pop("train", None) or draw_labels(drawn_from.train, labels, seed, len(chosen.labels))
     given = {"batch": BATCH, "sequence": SEQUENCE, **update}
     return TaskContext("sst2", chosen, train, seed, readout, **given)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 
@@ -15,3 +17,11 @@ def limit_device_memory(device: str, gib: float | None) -> None:
     if device == "cuda" and gib is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gib * 2**30 / total))
+
+
+def release(device: str) -> None:
+    """Give back what nobody needs any more, before another model is held in its place: wrapped models hold themselves
+    in cycles, and a card's allocator keeps the blocks of what is gone."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()

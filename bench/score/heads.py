@@ -95,6 +95,10 @@ class HeadReader(nn.Module):
         """Cross-entropy over the labels."""
         return nn.functional.cross_entropy(self.scores(module, batch), labels)
 
+    def weight(self, module: nn.Module, encoded: Encoded) -> int:
+        """What a row weighs in the mean that the loss is."""
+        return 1
+
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 logits (items, labels)."""
         return self.answers(self.features(module, batch))

@@ -68,6 +68,12 @@ def only_positions(head: nn.Module, positions: torch.Tensor, padded: int) -> Ite
         handle.remove()
 
 
+def behind_virtual_tokens(module: nn.Module) -> bool:
+    """Whether PEFT puts virtual tokens in front of a row's own; a prefix of keys and values is none."""
+    config = getattr(module, "active_peft_config", None)
+    return config is not None and config.is_prompt_learning and config.peft_type not in ("PREFIX_TUNING", "CARTRIDGE")
+
+
 class VerbalizerReader:
     """Summed log-probability of each label's word after the prompt, for causal and encoder-decoder models."""
 
@@ -203,6 +209,14 @@ class VerbalizerReader:
         real = batch.inputs["attention_mask"][:, -batch.padded :] == 1
         loss: torch.Tensor = module(**batch.inputs, labels=batch.inputs["input_ids"].masked_fill(~real, -100)).loss
         return loss
+
+    def weight(self, module: nn.Module, encoded: Encoded) -> int:
+        """What a row weighs in the mean that the loss is: 1, or the tokens predicted (`objective: language`)."""
+        if self.objective == "labels":
+            return 1
+        first = 0 if behind_virtual_tokens(module) else 1  # nothing stands before it by which it could be predicted
+        read = [0] if self.single else [len(word) - 1 for word in self.words]
+        return sum(encoded.length + more - first for more in read)
 
     def scores(self, module: nn.Module, batch: Batch, **past: object) -> torch.Tensor:
         """Float32 (items, labels): log-probability of each label's word, summed over its tokens."""

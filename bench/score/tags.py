@@ -108,6 +108,11 @@ class TagReader(HeadReader):
             self.logits(module, batch).flatten(0, 1), batch.extra["tags"].flatten(), ignore_index=UNJUDGED
         )
 
+    def weight(self, module: nn.Module, encoded: Encoded) -> int:
+        """The row's words that the loss is a mean over: words that share their first token are one."""
+        assert isinstance(encoded, Words)
+        return len(set(encoded.places))
+
     def scores(self, module: nn.Module, batch: Batch) -> torch.Tensor:
         """Float32 (rows, sequence): the likeliest tag's number for every token, then zeros."""
         tags = self.logits(module, batch).argmax(-1).float()

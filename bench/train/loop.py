@@ -184,7 +184,7 @@ class Training:
 
     def accumulate(self, passes: list[Pass], rows: list[int], passed: Passed) -> list[torch.Tensor]:
         """Gradients of the step's mean loss; that loss in parts."""
-        return accumulate(self.plan, passes, len(rows), passed)
+        return accumulate(self.plan, passes, weight_of(self.plan, self.examples, rows), passed)
 
     def arrives(self) -> bool:
         """Whether any gradient of the first group is not zero."""
@@ -199,11 +199,12 @@ Passed = Callable[..., Any]
 
 @dataclass
 class Pass:
-    """One forward and backward pass: a batch, its labels and the real tokens it will execute."""
+    """One forward and backward pass: a batch, its labels, the real tokens it will execute, its weight in the step."""
 
     batch: Any
     labels: torch.Tensor
     tokens: int
+    weight: int
 
     @staticmethod
     def of(plan: Plan, examples: Examples, rows: list[int]) -> Pass:
@@ -211,7 +212,8 @@ class Pass:
         assert plan.collate is not None
         batch = plan.collate([examples.encoded[i] for i in rows])
         labels = sent(torch.tensor([examples.labels[i] for i in rows]), context_device(plan))
-        return Pass(batch, labels, batch.tokens + plan.virtual_tokens * batch.rows)
+        tokens = batch.tokens + plan.virtual_tokens * batch.rows
+        return Pass(batch, labels, tokens, weight_of(plan, examples, rows))
 
 
 def cut(rows: list[int], size: int | None) -> list[list[int]]:
@@ -219,20 +221,26 @@ def cut(rows: list[int], size: int | None) -> list[list[int]]:
     return [rows] if size is None else [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def accumulate(plan: Plan, passes: list[Pass], rows: int, passed: Passed) -> list[torch.Tensor]:
-    """Gradients of the mean loss of a step's `rows`, summed over its passes by their share of them; the parts of that
-    loss, one a pass, on the device."""
+def weight_of(plan: Plan, examples: Examples, rows: list[int]) -> int:
+    """How many of what the loss is a mean over some rows hold."""
+    return len(rows) if plan.weigh is None else sum(plan.weigh(examples.encoded[i]) for i in rows)
+
+
+def accumulate(plan: Plan, passes: list[Pass], whole: int, passed: Passed) -> list[torch.Tensor]:
+    """Gradients of the mean loss of a step that weighs `whole`, summed over its passes by their share of it; the parts
+    of that loss, one a pass, on the device."""
     assert plan.loss is not None
     parts = []
     for one in passes:
         with passed(one.batch.shape):
             loss = plan.loss(one.batch, one.labels)
-            if len(one.labels) < rows:
-                loss = loss * (len(one.labels) / rows)
+            if one.weight < whole:
+                loss = loss * (one.weight / whole)
             if not loss.requires_grad:
                 raise Unsupported(NO_GRADIENT)
             loss.backward()
-            parts.append(loss.detach())
+            # a mean over nothing is no number; its gradients are zeros
+            parts.append(loss.detach() if one.weight or not whole else torch.zeros_like(loss))
     return parts
 
 

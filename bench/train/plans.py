@@ -110,6 +110,9 @@ def gradient_plan(
     def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
         return taught.readers[batch.group].loss(module, batch, labels)
 
+    def weigh(encoded: Any) -> int:
+        return taught.readers[encoded.group].weight(module, encoded)
+
     kept = together(stored, head_of(reader))
     return Plan(
         answer=answers(module, reader),
@@ -123,6 +126,7 @@ def gradient_plan(
         formats=formats,
         collate=taught.collate,
         loss=loss,
+        weigh=weigh,
         created=created + count(heads),
         seen=[target_of(base, reader)],
     )

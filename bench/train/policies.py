@@ -128,8 +128,10 @@ class Preferring:
         return {"said": self.reference} | self.versions.state()
 
     def restore(self, kept: dict[str, torch.Tensor]) -> None:
-        """Take it back."""
+        """Take it back. A stage that had begun is not entered again, so dropout is turned off here."""
         self.reference = kept["said"].to(self.versions.params[0].device)
+        if len(self.reference):
+            without_dropout(self.module)
         self.versions.restore(kept)
 
 
@@ -201,7 +203,7 @@ def continued(plan: Plan, share: float, lr: float) -> Plan:
     """The control of a preference stage: the plan goes on as it began, at that stage's rates, with the optimizer's
     moments forgotten as there, and where rows have labels with the same batches. Only the loss is not another one."""
     assert plan.examples is not None and plan.loss is not None and isinstance(plan.answer, Adapted)
-    first, fit, reader = plan.examples(), plan.loss, plan.answer.reader
+    first, fit, weigh, reader = plan.examples(), plan.loss, plan.weigh, plan.answer.reader
     again = Examples([replace(e, group=PREFERENCE) for e in first.encoded], first.labels, first.items)
 
     def collate(encoded: Sequence[Encoded]) -> Batch:
@@ -211,7 +213,14 @@ def continued(plan: Plan, share: float, lr: float) -> Plan:
 
     two_stages(plan, again, lambda batch, labels: fit(replace(batch, group=SUPERVISED), labels), share, lr)
     plan.collate, plan.enter = collate, lambda group, meter: True
+    plan.weigh = None if weigh is None else lambda one: weigh(replace(one, group=SUPERVISED))
     return plan
+
+
+def weighed_by_rows_later(plan: Plan) -> None:
+    """The losses of later stages are means over rows, whatever the first one's is a mean over."""
+    weigh = plan.weigh
+    plan.weigh = None if weigh is None else lambda one: weigh(one) if one.group == SUPERVISED else 1
 
 
 def two_stages(
@@ -232,5 +241,6 @@ def two_stages(
     plan.groups[0].later = ((lr, share, 1.0),)
     plan.examples = both
     plan.loss = lambda batch, labels: (loss if batch.group == PREFERENCE else fit)(batch, labels)
+    weighed_by_rows_later(plan)
     plan.wants = lambda group, progress: (group == PREFERENCE) == (progress >= share)
     plan.mixed, plan.formats = 0, 1

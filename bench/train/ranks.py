@@ -1,7 +1,8 @@
 """One cell trained by several processes: the engine's loop in each of them, on its share of every batch.
 
 All ranks draw the same batches and take the same decisions, from numbers they have agreed on. The loss of a step is the
-mean over the rows of the whole batch, so a step is the one that a single process would have taken.
+mean over the whole batch (its rows, or what `Plan.weigh` counts of them), so a step is the one that a single process
+would have taken.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.budget import Meter
 from bench.config.schema import Budget
 from bench.measure.steps import Moment
 from bench.strategy import Plan, TaskContext
-from bench.train.loop import Pass, Passed, Training, accumulate, cut
+from bench.train.loop import Pass, Passed, Training, accumulate, cut, weight_of
 from bench.train.sharding import Replicas, Shards
 
 APART = 1_000_003
@@ -164,11 +165,11 @@ class RankTraining(Training):
 
     def accumulate(self, passes: list[Pass], rows: list[int], passed: Passed) -> list[torch.Tensor]:
         """Gradients of the mean loss over the rows of all ranks; that loss."""
-        parts, rounds = [], self.rounds(rows)
+        parts, rounds, whole = [], self.rounds(rows), weight_of(self.plan, self.examples, rows)
         for i in range(rounds):
             with self.spread.passing(last=i + 1 == rounds):
                 if i < len(passes):
-                    parts += accumulate(self.plan, passes[i : i + 1], len(rows), passed)
+                    parts += accumulate(self.plan, passes[i : i + 1], whole, passed)
                 else:
                     self.stand_in(rows)
         self.spread.finish_gradients(self.ranks.mean)

@@ -19,7 +19,7 @@ from bench.score.replies import ReplyReader, Told
 from bench.strategy import ParamGroup, Plan, TaskContext, Unsupported
 from bench.train.acting import Acts, Speech, Words
 from bench.train.plans import HEAD_LR, head_of
-from bench.train.policies import without_dropout
+from bench.train.policies import weighed_by_rows_later, without_dropout
 from bench.train.rewards import REWARD, Learned, LearnedOfLabels, Reward, RightLabel, RightReply
 from bench.train.rollouts import Rolling
 from bench.train.stages import BestOf, Rewarded, Shares, Stages
@@ -47,6 +47,7 @@ def staged(base: Base, context: TaskContext, plan: Plan, shares: Shares, learned
     assert plan.examples is not None and plan.loss is not None and plan.collate is not None
     plan.examples, plan.loss = partial(stages.examples, plan.examples), partial(stages.loss, plan.loss)
     plan.collate = partial(stages.collate, plan.collate)
+    weighed_by_rows_later(plan)
     plan.wants, plan.enter, plan.ready, plan.finish = shares.wants, stages.enter, stages.ready, stages.finish
     plan.own_state, plan.restore = stages.state, stages.restore
     plan.reread, plan.mixed, plan.formats = None, 0, 1  # a planted leak is one of labels

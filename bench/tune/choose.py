@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from bench.budget import Meter
 from bench.config.schema import Budget
+from bench.measure.allocators import release
 from bench.records import Halt, Trial, Tuning
 from bench.space import Space, described, draws
 from bench.stats.halving import grid, halts, halving
@@ -79,7 +79,8 @@ class Tuner:
             except (Unsupported, Diverged) as error:
                 self.failed[i] = str(error)
                 return -math.inf
-            gc.collect()  # wrapped models hold themselves in cycles, and each fit loads one
+            finally:
+                release(fit.meter.device)  # each fit loads a model
         return statistics.fmean(values)
 
     def trial(self, i: int, values: dict[str, Any], seen: list[Halt]) -> Trial:
