@@ -185,7 +185,7 @@ def test_a_prompt_is_forwarded_once(family: str) -> None:
 @pytest.mark.parametrize("family", CAUSAL)
 @pytest.mark.parametrize("before", [0, 37])
 def test_flops_of_a_row_of_choices_are_exact(family: str, before: int) -> None:
-    """Three counted lengths give the fourth; another number of tokens read is a shape of its own."""
+    """Three counted lengths and one that shows it give the others; of another number of tokens read nothing is known."""
     reader, meter = reader_of(family), Meter()
     module = reader.base.module
     asking = Asking(module, reader, read_front(module, [1] * before, Meter()) if before else None)
@@ -195,7 +195,7 @@ def test_flops_of_a_row_of_choices_are_exact(family: str, before: int) -> None:
         return asking.batch(asking.rows([Encoded([9] * length), Encoded([9] * (length - 3))]))
 
     with torch.inference_mode():
-        for length in (11, 40, 90):
+        for length in (11, 40, 90, 77):
             batch = batch_of(length)
             with meter.step(batch.shape, 2):
                 asking.scores(batch)

@@ -47,7 +47,8 @@ def test_what_is_told_is_exact_and_bounds_hold(numbers: tuple[int, ...], seen: l
 
 
 def test_how_many_passes_tell_the_others() -> None:
-    """Three lengths in batches of one size; one pass more where rows differ too, and one where widths do."""
+    """Three lengths in batches of one size, and a fourth that shows it; one pass more where rows differ too, and one
+    where widths do."""
     book, numbers = Book(), (500, 20, 70, 40, 0, 0, 0, 3)
 
     def told(*sizes: Size) -> list[bool]:
@@ -57,12 +58,30 @@ def test_how_many_passes_tell_the_others() -> None:
     for size, tells in (
         ((4, 1, 10), [False, False, False]),
         ((4, 1, 20), [False, False, False]),
-        ((4, 1, 30), [True, False, False]),
+        ((4, 1, 30), [False, False, False]),
+        ((4, 1, 40), [True, False, False]),
         ((4, 2, 30), [True, False, True]),
         ((5, 1, 10), [True, True, True]),
     ):
         book.add(size, truth(numbers, size))
         assert told(*asked) == tells, size
+
+
+def test_a_kind_that_is_told_wrong_is_counted_each_time() -> None:
+    """Work in chunks of 16 tokens is no polynomial of the length: the first shape that shows it is the last believed."""
+
+    def chunks(size: Size) -> Flops:
+        rows, _, length = size
+        return Flops(100 * rows * -(-length // 16), 0)
+
+    book = Book()
+    for length in (16, 32, 48):
+        book.add((2, 0, length), chunks((2, 0, length)))
+    assert book.get((2, 0, 40)) is None, "it is told, and tried"
+    book.add((2, 0, 40), chunks((2, 0, 40)))
+    book.add((2, 0, 64), chunks((2, 0, 64)))
+    assert book.get((2, 0, 80)) is None and book.get((2, 0, 40)) == chunks((2, 0, 40))
+    assert book.most((2, 0, 50)) == chunks((2, 0, 64)).total, "the dearest that was seen near it"
 
 
 def test_two_lengths_bound_the_rest_closely() -> None:
@@ -78,7 +97,7 @@ def test_two_lengths_bound_the_rest_closely() -> None:
 @pytest.mark.parametrize("family", ["tiny-gpt2", "tiny-llama", "tiny-bert", "tiny-t5"])
 def test_flops_of_other_shapes_follow_from_four(family: str) -> None:
     """What the book says of a shape it did not count is what counting it gives, forward and backward. Two lengths bound
-    the others, and closely: only attention is not yet known. Three tell them, and a fourth the other numbers of rows."""
+    the others, and closely: only attention is not yet known. Three tell them, one more shows it, and a fifth tells the other numbers of rows."""
     book, model = Book(), tiny.base(family).module.eval()
 
     def counted(rows: int, length: int) -> Flops:
@@ -97,6 +116,7 @@ def test_flops_of_other_shapes_follow_from_four(family: str) -> None:
                 flops, most = counted(3, other), book.most((3, 0, other))
                 assert most is not None and flops.total <= most <= flops.total + 10 * flops.attention
         book.add((3, 0, length), counted(3, length))
+    book.add((3, 0, 40), counted(3, 40))
     for length in (16, 31, 64, 200):
         assert book.get((3, 0, length)) == counted(3, length)
     assert book.get((5, 0, 16)) is None, "how much is a row's and how much the weights' is not known yet"

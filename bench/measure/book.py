@@ -3,7 +3,7 @@
 A shape is a kind and three numbers: rows, tokens a row that the LM head reads (0 where that is the same in every pass
 of the kind), and the padded length. Products with weights are linear in the rows and in the tokens read by body and
 head, but for what is done to weights alone; products of activations with activations, attention, are quadratic in the
-length. So a few counted shapes give all the others of their kind, exactly.
+length. So a few counted shapes give all the others of their kind, exactly, and one more shows that they do.
 """
 
 from __future__ import annotations
@@ -67,9 +67,14 @@ class Kind:
     def __init__(self) -> None:
         self.counted: dict[Size, Flops] = {}
         self.attention, self.rest = Linear(), Linear()
+        self.regular: bool | None = None
+        """Whether a pass that the others had told was what they told when it was counted; None: not tried yet."""
 
     def add(self, size: Size, flops: Flops) -> None:
         """Learn what a pass took."""
+        told = self.parts(size)
+        if None not in told and size not in self.counted:
+            self.regular = self.regular is not False and told == (flops.attention, flops.rest)
         self.counted[size] = flops
         rows, width, length = size
         self.attention.add((1, rows, rows * length, rows * length**2), flops.attention)
@@ -84,11 +89,14 @@ class Kind:
     def most(self, size: Size) -> float:
         """FLOPs of a pass at most: of each part what it is, or the least bound that a counted pass gives.
 
-        No term falls with any of the three numbers, and none of the rest grows faster than linearly.
+        No term falls with any of the three numbers, and none of the rest grows faster than linearly. What is told is
+        believed here before it was tried; where it proved wrong this is the dearest that a counted pass suggests.
         """
+        if self.regular is False:
+            return max(self._attention_bounds(size)) + max(self._rest_bounds(size))
         attention, rest = self.parts(size)
         most = min(self._attention_bounds(size)) if attention is None else attention
-        return most + (min(self._rest_bounds(size)) if rest is None else rest)
+        return most + (min((*self._rest_bounds(size), *self._rest_lines(size))) if rest is None else rest)
 
     def _attention_bounds(self, size: Size) -> Iterator[float]:
         """Bounds of attention, by single counted passes."""
@@ -97,10 +105,14 @@ class Kind:
             yield flops.attention * times(rows, of) * times(length, long) ** 2
 
     def _rest_bounds(self, size: Size) -> Iterator[float]:
-        """Bounds of what is not attention: by single counted passes, and by pairs of them that differ in length."""
+        """Bounds of what is not attention, by single counted passes."""
         rows, width, length = size
         for (of, wide, long), flops in self.counted.items():
             yield flops.rest * times(rows, of) * max(times(length, long), times(width, wide))
+
+    def _rest_lines(self, size: Size) -> Iterator[float]:
+        """The same by pairs of counted passes that differ in length alone."""
+        rows, width, length = size
         for (first, a), (second, b) in pairwise(sorted(self.counted.items())):
             (of, wide, short), (_, _, long) = first, second
             if first[:2] == second[:2] and width <= wide:
@@ -122,10 +134,14 @@ class Book:
         self._told[shape] = flops
 
     def get(self, shape: tuple[Any, ...]) -> Flops | None:
-        """FLOPs of a shape, as counted or as counted ones give them; None: count it."""
-        found = self._told.get(shape)
-        if found is None and shape[:-3] in self.kinds:
-            attention, rest = self.kinds[shape[:-3]].parts(shape[-3:])
+        """FLOPs of a shape, as counted or as counted ones give them; None: count it.
+
+        The first shape of a kind that others tell is counted all the same. Where it is not what they tell, as in layers
+        that read in chunks of a certain length, all shapes of the kind are counted.
+        """
+        found, kind = self._told.get(shape), self.kinds.get(shape[:-3])
+        if found is None and kind is not None and kind.regular:
+            attention, rest = kind.parts(shape[-3:])
             if attention is not None and rest is not None:
                 found = self._told[shape] = Flops(attention + rest, attention)
         return found
