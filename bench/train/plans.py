@@ -107,12 +107,6 @@ def gradient_plan(
     heads = taught.heads()
     groups = [ParamGroup(trained, lr, weight_decay), *([ParamGroup(heads, max(lr, HEAD_LR))] if heads else [])]
 
-    def loss(batch: Any, labels: torch.Tensor) -> torch.Tensor:
-        return taught.readers[batch.group].loss(module, batch, labels)
-
-    def weigh(encoded: Any) -> int:
-        return taught.readers[encoded.group].weight(module, encoded)
-
     kept = together(stored, head_of(reader))
     return Plan(
         answer=answers(module, reader),
@@ -125,8 +119,8 @@ def gradient_plan(
         mixed=len(context.sources),
         formats=formats,
         collate=taught.collate,
-        loss=loss,
-        weigh=weigh,
+        loss=partial(taught.loss, module),
+        weigh=partial(taught.weigh, module),
         created=created + count(heads),
         seen=[target_of(base, reader)],
     )
@@ -148,6 +142,14 @@ class Taught:
         tasks.insert(context.position, (context, reader))
         groups = [(c, r) for c, first in tasks for r in (first, *(first.through(t) for t in c.formats[1:]))]
         return Taught([c for c, _ in groups], [r for _, r in groups])
+
+    def loss(self, module: nn.Module, batch: Any, labels: torch.Tensor) -> torch.Tensor:
+        """The mean loss of a batch, by the reader of its group."""
+        return self.readers[batch.group].loss(module, batch, labels)
+
+    def weigh(self, module: nn.Module, encoded: Encoded) -> int:
+        """How many of what that loss is a mean over an example holds."""
+        return self.readers[encoded.group].weight(module, encoded)
 
     def examples(self) -> Examples:
         """All rows of every group."""
