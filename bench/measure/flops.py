@@ -124,9 +124,15 @@ def is_attention(func: Any) -> bool:
 
 @cache
 def is_composite(func: Any) -> bool:
-    """Whether an operator is made of others, and arrives whole only in inference mode."""
-    # prim's ask a tensor about itself; the dispatcher does not know them
-    return func.namespace != "prim" and bool(func.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd))
+    """Whether an operator is nothing but others, and arrives whole only in inference mode.
+
+    One that can be made of others and has a kernel of its own, such as SiLU's backward pass, is left to that: else a
+    counted step would have other last digits, and other temporaries, than one that is not counted.
+    """
+    if func.namespace == "prim":  # these ask a tensor about itself; the dispatcher does not know them
+        return False
+    has: Callable[[DispatchKey], bool] = func.has_kernel_for_dispatch_key
+    return has(DispatchKey.CompositeImplicitAutograd) and not (has(DispatchKey.CPU) or has(DispatchKey.CUDA))
 
 
 _active: list[tuple[Counter, Count]] = []
