@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from bench.cards import card_named, verdict
 from bench.config.schema import Claim
 from bench.records import CellInfo
-from bench.report.format import listed
 
 GB = 10**9
 CONDITIONS = ("model", "precision", "batch", "sequence", "foreach", "checkpointing")
@@ -58,7 +57,7 @@ def unlike(claim: Claim, cell: CellInfo) -> str | None:
     names = [name for name, value in about.items() if value is not None and has.get(name) != value]
     if not names:
         return None
-    here, there = (listed([f"{name}={said(values.get(name))}" for name in names]) for values in (has, about))
+    here, there = (", ".join(f"{name}={said(values.get(name))}" for name in names) for values in (has, about))
     return f"the cell computes with {here}, the claim is about {there}"
 
 

@@ -110,7 +110,7 @@ def test_the_report_leaves_a_claim_open_where_another_cell_ran(tmp_path: Path) -
     claim = Claim.model_validate({**about, "under": "bf16, batch 3", "precision": "bf16", "batch": 3})
     table = literature({"one": claim}, run.cells)
     assert table is not None
-    words = "the cell computes with precision=fp32 and batch=8, the claim is about precision=bf16 and batch=3"
+    words = "the cell computes with precision=fp32, batch=8, the claim is about precision=bf16, batch=3"
     [row] = table.rows
     assert row[4].text == "open" and row[5].text == words and row[2].text == "0.12 GB"
     assert table.notes[0] == f"It fits.: open for sst2 ({words})."
