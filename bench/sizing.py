@@ -47,7 +47,7 @@ def judged(job: Job, foretold: Predicted, limit: int | None) -> Predicted:
         words = f"the process alone takes {PROCESS_BYTES / GIB:.2f} GiB, and the cap is {job.memory_gib or 0:g} GiB"
         return foretold.model_copy(update={"fits": False, "reason": words, "limit_bytes": 0})
     fits, words = verdict(needs, limit, job.cell.device)
-    if fits is None and kept(foretold) > limit:
+    if fits is not True and kept(foretold) > limit:  # counted, so no error of a prediction saves it
         fits, words = (
             False,
             f"{words.removeprefix('close: ').partition(', within')[0]}, and the weights alone do not fit",

@@ -93,6 +93,21 @@ def test_a_batch_that_is_given_is_kept_and_the_least_is_told() -> None:
     assert found(one, Oracle(2, 1), None).reason == NO_LIMIT
 
 
+@pytest.mark.parametrize(("limit", "fits"), [(2.9, False), (0.5, False), (3.2, None), (9.0, True)])
+def test_weights_that_pass_the_limit_are_named(limit: float, fits: bool | None) -> None:
+    """However close the peak: they are counted, and no smaller micro-batch makes them fewer."""
+
+    def oracle(jobs: list[Job]) -> dict[str, Predicted]:
+        phase = PredictedPhase(peak_bytes=3 * GIB, parts={"parameters": 2 * GIB, "quantisation": GIB})
+        return {one.cell.id: Predicted(peak_bytes=3 * GIB, phases={"adapt": phase}) for one in jobs}
+
+    one = on_card(job())
+    known = sized([one], {one.cell.id: round(limit * GIB)}, oracle)[one.cell.id]
+    told = f"needs 3.00 of {limit:.2f} GiB, {3 - limit:.2f} GiB too much, and the weights alone do not fit: "
+    assert known.fits is fits and known.reason is not None
+    assert known.reason.startswith(told) is (fits is False)
+
+
 def test_the_cap_on_a_cpu_holds_the_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """`memory_gib` caps resident memory, so the libraries' share is no room for tensors; said in the reason."""
     from bench.outlook import limit_of
