@@ -22,7 +22,7 @@ from bench.models.catalog import parse
 from bench.probed import ProbeRecord
 from bench.process import UNWRITABLE
 from bench.records import STOPPED_BY, DataInfo, Outcome, Result, Status, Used
-from bench.room import log_end, make_room, shorten, why_unwritable
+from bench.room import keep_score, log_end, make_room, shorten, why_unwritable
 from bench.shortage import REMEDY, again, hopeless, least, over_the_cap
 from bench.store import log_file, probe_file, read_probe, read_result, write_record
 from bench.warm import Host, children, kill, kill_bereft, oom_kills, resident
@@ -110,7 +110,7 @@ class Launcher:
             if not path.is_file() or read_result(path).outcome.status != Status.ok:  # else it had just finished
                 self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
             raise
-        if ended is not None:
+        if ended is not None and not (ended[0] in STOPPED_BY and keep_score(folder, ended[1])):
             self.write(job, *ended)
         return read_result(folder / "result.json")
 

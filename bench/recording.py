@@ -24,7 +24,7 @@ from bench.records import NEAR_TIE, STOPPED_BY, DataInfo, Outcome, Parameters, R
 from bench.score.continued import ABSENT, measures
 from bench.score.marks import columns, marked
 from bench.stats.metrics import score
-from bench.store import write_atomically, write_record
+from bench.store import SCORED, write_atomically, write_record
 from bench.strategy import Plan, TaskContext
 from bench.train.loop import Trained, still_improving
 
@@ -141,8 +141,8 @@ class Recorder:
             known = Used(labels=0 if begun is None else None, train_seconds=seconds, **figures)
         return known.model_copy(update={"ended_by": STOPPED_BY.get(status, known.ended_by)})
 
-    def write(self, status: Status, reason: str | None) -> None:
-        """Predictions first, the record last: a record that exists is complete."""
+    def write(self, status: Status, reason: str | None, name: str = "result.json") -> None:
+        """Predictions first, the record last, as `name`: a record that exists is complete."""
         folder = Path(self.job.folder)
         ok = status == Status.ok
         if ok and self.predictions is not None:
@@ -163,7 +163,9 @@ class Recorder:
             environment=environment(self.job.threads or cores()) | foreign(self.job),
             **self.fields,
         )
-        write_record(folder / "result.json", result)
+        write_record(folder / name, result)
+        if name != SCORED:
+            (folder / SCORED).unlink(missing_ok=True)
 
 
 def from_lm_eval(harness: Harness) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import UserFault
 from bench.job import Job
-from bench.store import log_file, write_atomically
+from bench.store import SCORED, log_file, read_result, write_atomically, write_record
 
 LOG_BYTES, LOG_KEPT = 16 * 2**20, 2**20
 """A log longer than the first is cut down to its beginning and its end, each as long as the second: a cell that prints
@@ -21,14 +21,25 @@ def make_room(folder: Path) -> None:
     """An empty folder for the cell; what a former attempt left goes, a damaged record is kept aside."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json", "predictions.parquet", "log.txt"):
+        for name in ("result.json", SCORED, "predictions.parquet", "log.txt"):
             (folder / name).unlink(missing_ok=True)
         for place in (folder / "adapted", folder / "probes", *folder.glob("tmp????????"), *folder.glob(".ranks-*")):
             shutil.rmtree(place, ignore_errors=True)
-        for half in (*folder.glob(".result.json.*"), *folder.glob(".predictions.parquet.*")):
+        for half in (*folder.glob(".*.json.*"), *folder.glob(".predictions.parquet.*")):
             half.unlink(missing_ok=True)  # of a writer that was killed: the run is locked, so it cannot be at work
     except OSError as error:
         raise UserFault(f"cannot write into {folder.parent}: {error.strerror}") from None
+
+
+def keep_score(folder: Path, why: str) -> bool:
+    """Whether the cell in `folder` had its score when its process was ended: that is its record then, with a note."""
+    if not (folder / SCORED).is_file():
+        return False
+    result = read_result(folder / SCORED)
+    result.notes.append(f"the defaults have no score: {why}")
+    write_record(folder / "result.json", result)
+    (folder / SCORED).unlink()
+    return True
 
 
 def why_unwritable(folder: Path, size: int = 2**16) -> str:

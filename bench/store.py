@@ -18,6 +18,9 @@ from bench.records import SCHEMA_VERSION, PlanFile, Record, Result, Sealed
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
+SCORED = "scored.json"
+"""The record of a cell that has its score, while its defaults are tried: it holds should that end the process."""
+
 
 def write_atomically(path: Path, text: str | bytes) -> None:
     """Temporary file in the same folder, fsync, rename: a reader sees the old file or the new one, never a part.

@@ -35,6 +35,7 @@ from bench.score.chat import speaks
 from bench.score.features import folder_of
 from bench.shortage import gave_up
 from bench.stats.agreement import judged
+from bench.store import SCORED
 from bench.strategy import Diverged, Options, Plan, TaskContext, Unsupported
 from bench.train.loop import Trained, adapt
 from bench.train.plant import plant, planting_budget
@@ -87,6 +88,7 @@ class Cell(Recorder):
         self.record_scores(scores, test, plan)
         self.record_parameters(plan, base_parameters)
         if self.options != defaults:
+            self.write(Status.ok, None, SCORED)
             del plan, base
             release(cell.device)
             self.score_defaults(defaults, context, test)

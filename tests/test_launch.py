@@ -26,9 +26,10 @@ from bench import plan as planning
 from bench.config import load
 from bench.job import Job
 from bench.launch import Ending, Launcher
+from bench.recording import Recorder
 from bench.records import Status
-from bench.room import LOG_BYTES
-from bench.store import log_file, read_result
+from bench.room import LOG_BYTES, make_room
+from bench.store import SCORED, log_file, read_result
 from bench.warm import host_environment
 
 LISTING = ["--help", "run --help", "list strategies", "list suites --json", "list models", "list gpus"]
@@ -170,6 +171,27 @@ def test_ctrl_c_leaves_a_record_that_is_there(
     with pytest.raises(KeyboardInterrupt):
         launcher.attempt(job)
     assert read_result(record).outcome.status is (Status.ok if ended is Status.ok else Status.interrupted)
+
+
+@pytest.mark.parametrize("status", [Status.out_of_memory, Status.timeout, Status.error])
+def test_a_score_outlives_a_process_ended_while_defaults_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    """For want of memory or time, that is: one that was killed from outside runs again and tries them again."""
+    job, launcher = job_of(tmp_path), Launcher(tmp_path, 60)
+    folder = Path(job.folder)
+
+    def served(job: Job, path: Path) -> tuple[Status, str]:
+        Recorder(job).write(Status.ok, None, SCORED)
+        assert not path.exists()
+        return status, "it held 3.00 GiB"
+
+    monkeypatch.setattr(launcher, "served", served)
+    result, kept = launcher.attempt(job), status is not Status.error
+    assert result.outcome.status is (Status.ok if kept else status)
+    assert (result.notes[-1:] == ["the defaults have no score: it held 3.00 GiB"]) is kept
+    make_room(folder)
+    assert not (folder / SCORED).exists()
 
 
 def test_what_a_cell_wrote_last_is_shortened_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from bench.models.catalog import parse
 from bench.records import Halt, Result, Status, Trial, Tuning
 from bench.report.collect import CellView
 from bench.report.tuning import best_of_k, compared, regret, tunings, work_share
+from bench.store import SCORED, read_result
 from bench.strategy import Options, Plan, TaskContext
 from bench.tune.choose import Tuner
 from bench.worker import Cell, run_cell
@@ -66,6 +67,7 @@ def past_its_defaults(monkeypatch: pytest.MonkeyPatch, fails: Exception | None =
     model was still alive where that fit began."""
     own: list[weakref.ref[Any]] = []
     alive: list[bool] = []
+    kept: list[Result] = []
     choose, prepare_base, fresh = Tuner.choose, Cell.prepare_base, Cell.fresh
 
     def other(tuner: Tuner, *arguments: Any) -> Tuning:
@@ -78,6 +80,7 @@ def past_its_defaults(monkeypatch: pytest.MonkeyPatch, fails: Exception | None =
 
     def watched(cell: Cell, context: TaskContext, options: Options) -> Plan:
         alive.extend(one() is not None for one in own)  # none while trials run
+        kept.extend(read_result(Path(cell.job.folder) / SCORED) for _ in own)
         if own and fails is not None:
             raise fails
         return fresh(cell, context, options)
@@ -87,6 +90,8 @@ def past_its_defaults(monkeypatch: pytest.MonkeyPatch, fails: Exception | None =
         patch.setattr(Cell, "prepare_base", noted)
         patch.setattr(Cell, "fresh", watched)
         result, _ = ran.__wrapped__("lora", "budget.trials=2")
+    [scored] = kept  # what stands should the process end there
+    assert scored.outcome == result.outcome and scored.scores == result.scores
     return result, alive
 
 
