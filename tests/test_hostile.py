@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 from page_checks import Wellformed, check_markdown
+from probe_records import findings, formats
 from records_factory import Fake, write_run
-from test_belief import findings, formats
 from test_report_browser import BROWSER, browse
 
 from bench.compare.finding import Finding
