@@ -18,6 +18,7 @@ import torch
 from bench import registry
 from bench.budget import Meter
 from bench.config import DataSettings, load
+from bench.config.probes import FormatProbe
 from bench.config.schema import Budget, Task
 from bench.data.draws import draw_labels
 from bench.data.rows import Rows, TaskRows, read
@@ -46,6 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that fit a model of 512 positions; a strategy not named here runs with its defaults."""
 BATCH, SEQUENCE, LABELS, EXAMPLES = 4, 48, 12, 22
 """22 examples in batches of 4: the last batch must be cut."""
+PROBE = FormatProbe(number=10, items=8, demonstrations=2)
+"""Ten formats, few items and draws: for cells of the tiny models."""
 
 
 @cache
