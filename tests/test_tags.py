@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_written import rows, run, task
 from tiny import STRATEGIES, base, context, options
+from written_tasks import rows, run, task
 
 from bench.budget import Meter
 from bench.config.schema import Budget, Task
