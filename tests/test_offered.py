@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_replies import generate
+from written_tasks import generate
 
 from bench.config.load import load
 from bench.data.rows import Rows

@@ -15,6 +15,29 @@ from bench.data.rows import Rows
 from bench.records import Result
 from bench.run import execute
 
+COLUMNS = {"question": "q", "label": "a", "rationale": "why"}
+"""Of a question, its answer and the reasoning between them."""
+
+
+def generate(reply: dict[str, Any] | None = None, pattern: str = "Q: {question}\nA:", **more: Any) -> Task:
+    """Questions whose replies are right or wrong."""
+    return Task.model_validate(
+        {
+            "data": {"path": "x"},
+            "splits": {"train": "train", "test": "validation"},
+            "kind": "generate",
+            "columns": COLUMNS,
+            "reply": reply or {},
+            "templates": [{"pattern": pattern}],
+            **more,
+        }
+    )
+
+
+def question(n: int, **more: Any) -> dict[str, Any]:
+    """A row of a file of such questions."""
+    return {"q": f"What is {n} and one?", "a": str(n + 1), "why": f"One more than {n} is {n + 1}.", **more}
+
 
 def task(kind: str = "tag", pattern: str = "T: {text}\nE:\n", **more: Any) -> Task:
     """Entities of two types to be named, or a text to be written."""
