@@ -11,25 +11,21 @@ from bench.config.data import OPTIONS, DataRef, HeldOut, Pairs, Splits, Template
 from bench.config.formats import FormatMaterial
 from bench.config.frozen import Frozen, Word
 from bench.config.harness import Harness, completed
+from bench.config.preferred import ANSWERS as ANSWERS
+from bench.config.preferred import CHOSEN, check_preferred
+from bench.config.preferred import HUMAN as HUMAN
+from bench.config.preferred import PRINCIPLE as PRINCIPLE
 from bench.config.reply import KEPT, Reply
+from bench.config.written import INPUT as INPUT
+from bench.config.written import INSTRUCTION as INSTRUCTION
+from bench.config.written import MESSAGES as MESSAGES
 from bench.config.written import RATIONALE as RATIONALE
-from bench.config.written import RIGHT, check_written
+from bench.config.written import RIGHT, check_chat, check_written
 from bench.config.written import TARGET as TARGET
 from bench.errors import nearest
 
 Metric = Literal["accuracy", "f1", "matthews", "rouge1", "rouge2", "rouge_l", "chrf", "span_f1"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-ANSWERS = ("first", "second")
-"""The labels of kind prefer: by its place the answer that is preferred."""
-CHOSEN = {"chosen", "rejected"}
-"""Columns of answers whose order says which is preferred; rows show them in an order of their own."""
-INSTRUCTION, INPUT, MESSAGES = "instruction", "input", "messages"
-"""Fields of instruction rows: what is asked, a text it is asked about (may be empty), and a chat that holds an
-instruction and its answer."""
-
-
-HUMAN, PRINCIPLE = "human", "principle"
-"""Columns of kind prefer where `label` is a judge's: what a person says, and the principle the judge went by."""
 
 
 class Task(Frozen):
@@ -150,7 +146,7 @@ class Task(Frozen):
     @model_validator(mode="after")
     def coherent(self) -> Task:
         if self.kind == "prefer":
-            self._pairs_of_answers()
+            check_preferred(self)
         elif self.judged_by is not None:
             raise ValueError("judged_by names the judge of pairs of answers: give kind: prefer")
         elif self.gap is not None:
@@ -159,13 +155,11 @@ class Task(Frozen):
             raise ValueError("kind generate and 'reply' (how a reply is read) go together")
         if self.written:
             check_written(self)
-            if self.instructs:
-                self._instructions()
         elif self.metric in KEPT:
             kind = "tag" if self.metric == "span_f1" else "generate with reply.reads: free"
             raise ValueError(f"metric {self.metric} is for kind {kind}, got kind {self.kind}")
         if MESSAGES in self.columns:
-            self._chats()
+            check_chat(self)
         elif self.kind != "prefer" and ("label" not in self.columns or len(self.columns) < 2):
             raise ValueError("columns needs 'label' and at least one text field")
         if self.cluster is not None and self.cluster not in self.fields:
@@ -226,39 +220,6 @@ class Task(Frozen):
         if self.pairs is not None and (stray := set(self.pairs.columns) - set(self.text_columns)):
             raise ValueError(f"pairs.columns names {sorted(stray)}; allowed: {sorted(self.text_columns)}")
         return self
-
-    def _pairs_of_answers(self) -> None:
-        """Raise ValueError where it cannot be told which answers stand against each other."""
-        if tuple(self.labels) != ANSWERS:
-            raise ValueError(f"with kind prefer labels are {list(ANSWERS)}, got {self.labels}")
-        if (self.metric, self.objective) != ("accuracy", "labels"):
-            raise ValueError("kind prefer has metric accuracy (of which answer is preferred) and no other objective")
-        given = set(self.columns)
-        if self.gap is not None:
-            if "label" not in given or len(given) != 2:
-                raise ValueError(f"gap needs two columns, 'label' (the rating) and one text, got {sorted(given)}")
-        elif not (given >= CHOSEN and "label" not in given) and not given >= {*ANSWERS, "label"}:
-            ways = "columns chosen and rejected, or first, second and label, or gap"
-            raise ValueError(f"kind prefer needs {ways}; got {sorted(given)}")
-        if (PRINCIPLE in given or self.judged_by is not None) and not self.judged and "label" in given:
-            raise ValueError(
-                "principle and judged_by are shown beside the agreement of judge and people: name a column 'human' too"
-            )
-
-    def _instructions(self) -> None:
-        """Raise ValueError where a row without an input would have no prompt."""
-        if INPUT in self.columns and len({INPUT in one.places for one in self.templates}) == 1:
-            raise ValueError(
-                "the input of an instruction may be empty: give a pattern that names {input} and one that does not"
-            )
-
-    def _chats(self) -> None:
-        """Raise ValueError where a chat is not all that a row holds."""
-        if self.kind != "generate" or len(self.columns) > 1:
-            raise ValueError(
-                f"'{MESSAGES}' holds a chat, instruction and answer in one: give kind: generate and no other column, "
-                f"got {self.kind} with {sorted(self.columns)}"
-            )
 
     @property
     def instructs(self) -> bool:

@@ -14,10 +14,13 @@ RIGHT = ("wrong", "right")
 """The labels of kind generate."""
 TARGET, RATIONALE = "target", "rationale"
 """Fields of written answers that no pattern may name: the answer from the label's column, and reasoning before it."""
+INSTRUCTION, INPUT, MESSAGES = "instruction", "input", "messages"
+"""Fields of instruction rows: what is asked, a text it is asked about (may be empty), and a chat that holds an
+instruction and its answer."""
 
 
 def check_written(task: Task) -> None:
-    """Raise ValueError where right and wrong, or an overlap, would mean something else."""
+    """Raise ValueError where right and wrong, or an overlap, would mean something else, or a row have no prompt."""
     if task.kind == "generate" and tuple(task.labels) != RIGHT:
         raise ValueError(f"with kind generate labels are {list(RIGHT)}, got {task.labels}")
     _metric(task)
@@ -26,6 +29,17 @@ def check_written(task: Task) -> None:
     if task.kind == "tag":
         _types(task)
     _source(task)
+    if task.instructs:
+        _input(task)
+
+
+def check_chat(task: Task) -> None:
+    """Raise ValueError where a chat is not all that a row holds."""
+    if task.kind != "generate" or len(task.columns) > 1:
+        raise ValueError(
+            f"'{MESSAGES}' holds a chat, instruction and answer in one: give kind: generate and no other column, "
+            f"got {task.kind} with {sorted(task.columns)}"
+        )
 
 
 def _metric(task: Task) -> None:
@@ -70,3 +84,11 @@ def _source(task: Task) -> None:
         close = nearest(given, task.prompt_fields)
         hint = f"; did you mean '{close}'?" if close else ""
         raise ValueError(f"reply.source is '{given}', not one of {task.prompt_fields}{hint}")
+
+
+def _input(task: Task) -> None:
+    """A row without an input must have a prompt too."""
+    if INPUT in task.columns and len({INPUT in one.places for one in task.templates}) == 1:
+        raise ValueError(
+            "the input of an instruction may be empty: give a pattern that names {input} and one that does not"
+        )
