@@ -6,16 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from bench.errors import UserFault
-
-if TYPE_CHECKING:
-    from bench.claims import Tested
 
 app = typer.Typer(
     name="bench",
@@ -54,7 +51,9 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
     """Show the cells of a suite with predicted memory, FLOPs and time, and whether they fit; runs nothing."""
     from bench import outlook
     from bench import plan as planning
+    from bench.claims import verdicts
     from bench.config import load
+    from bench.planned import cells_table, claims_table
 
     request = load(tokens or [])
     planned = planning.make(request, on_target=True)
@@ -67,29 +66,15 @@ def plan(tokens: Tokens = None, as_json: Json = False) -> None:
         print(json.dumps({"source": planned.source, "cells": rows, **told}, indent=1))
         return
     target = f", on {planned.target.name}" if planned.target else ""
-    out().print(plan_table(f"{request.run_name}: {len(rows)} cells, data from {planned.source}{target}", rows))
+    out().print(cells_table(request.run_name, rows, f"data from {planned.source}{target}"))
     for row in rows if planned.target else []:
         print(f"{row['task']} {row['strategy']} s{row['seed']}: {row['reason']}")
     for reason in [] if planned.target else dict.fromkeys(row["reason"] for row in rows if row["reason"]):
         print(reason)
     if claims:
-        show_claims(claims)
-
-
-def show_claims(claims: list[Tested]) -> None:
-    """The claims as a table, and what becomes of each statement."""
-    from bench.claims import GB, verdicts
-
-    table = Table(title="claims", title_justify="left")
-    for heading in ("claim", "strategy", "expected", "predicted GB", "holds"):
-        table.add_column(heading, overflow="fold")
-    for one in claims:
-        peak = "?" if one.peak is None else f"{one.peak / GB:.2f}"
-        holds = {True: "yes", False: "no", None: "?"}[one.holds]
-        table.add_row(one.name, one.claim.strategy, one.expected, peak, holds)
-    out().print(table)
-    for says, verdict in verdicts(claims).items():
-        print(f"{says}: {verdict}")
+        out().print(claims_table(claims))
+        for says, holds in verdicts(claims).items():
+            print(f"{says}: {holds}")
 
 
 @contextmanager
@@ -101,21 +86,6 @@ def out_of_the_way(silent: bool) -> Iterator[Callable[[int, int], None]]:
         return
     with console.status("predicting") as status:
         yield lambda done, of: status.update(f"predicting memory: {done} of {of} cells")
-
-
-def plan_table(title: str, rows: list[dict[str, Any]]) -> Table:
-    """The cells as a table."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("cell", "model", "peak GiB", "of GiB", "fits", "FLOPs", "seconds"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        known = row["predicted"]
-        peak, limit = (f"{b / 2**30:.2f}" if b is not None else "?" for b in (known["peak_bytes"], row["limit_bytes"]))
-        flops = "?" if known["flops"] is None else f"{known['flops']:.1e}"
-        seconds = "?" if known["seconds"] is None else f"{known['seconds']:.0f}"
-        fits = {True: "yes", False: "no", None: "?"}[row["fits"]]
-        table.add_row(row["id"], row["model"], peak, limit, fits, flops, seconds)
-    return table
 
 
 @app.command(context_settings=LOOSE)
