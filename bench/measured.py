@@ -123,6 +123,8 @@ class PredictedPhase(Record):
     resident_bytes: int | None = None
     """On a CPU: what the process is expected to hold resident at that peak, over its resident set at the phase's start;
     an allocator's holes included. None on a card, or where it is not modelled."""
+    held_bytes: int | None = None
+    """Beside `resident_bytes`: the model's weights as they were loaded, which lie in the resident set at that start."""
     parts: dict[str, int]
     """What for: `parameters`, `gradients`, `optimizer`, `activations`, `temporaries`, `kv_cache`, `quantisation`."""
 

@@ -6,7 +6,7 @@ import re
 
 from bench.cards import GIB, verdict
 from bench.job import Job
-from bench.records import Predicted, Result, Status
+from bench.records import Predicted, PredictedPhase, Result, Status
 
 REMEDY = "lower batch or sequence, use micro_batch=auto, or raise budget.memory_gib"
 ASKED = (
@@ -47,8 +47,14 @@ def need(known: Predicted) -> int | None:
     """Bytes to compare with a limit: of all tensors at the peak, or what a CPU is expected to hold for them."""
     if known.peak_bytes is None:
         return None
-    held = [p.parts.get("parameters", 0) + p.resident_bytes for p in known.phases.values() if p.resident_bytes]
+    held = [loaded(phase) + phase.resident_bytes for phase in known.phases.values() if phase.resident_bytes]
     return max([known.peak_bytes, *held])
+
+
+def loaded(phase: PredictedPhase) -> int:
+    """Bytes of weights in a process as a phase begins: what is quantised then was whole before. The parameters at its
+    peak where a prediction does not tell, being one for a card or an older one."""
+    return phase.parts.get("parameters", 0) if phase.held_bytes is None else phase.held_bytes
 
 
 def least(job: Job) -> str:

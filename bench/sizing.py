@@ -60,8 +60,9 @@ def judged(job: Job, foretold: Predicted, limit: int | None) -> Predicted:
 
 def kept(known: Predicted) -> int:
     """Bytes of the model's weights in whatever phase holds most of them: counted, not estimated."""
-    parts = [phase.parts for phase in known.phases.values()]
-    return max((one.get("parameters", 0) + one.get("quantisation", 0) for one in parts), default=0)
+    phases = known.phases.values()
+    counted = [one.parts.get("parameters", 0) + one.parts.get("quantisation", 0) for one in phases]
+    return max([*counted, *(one.held_bytes or 0 for one in phases)], default=0)
 
 
 def because(known: Predicted) -> str:

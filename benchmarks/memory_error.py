@@ -138,6 +138,7 @@ def row(job: Job, results: list[Result], told: dict[str, Any] | None) -> dict[st
         "measured_each": each,
         "resident_bytes": resident,
         "tensor_bytes": None if adapt is None else adapt.peak_bytes,
+        "held_bytes": None if adapt is None else adapt.held_bytes,
         "error_bytes": error,
         "error": None if error is None or not measured else error / measured,
         "seconds": None if told is None else told["seconds"],

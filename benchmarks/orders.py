@@ -121,7 +121,7 @@ def page(runs: list[Ordered], folders: list[Path]) -> str:
         lines += [f"| {name} | {' | '.join(entry(run, task, name) for run in runs)} |" for name in names]
         lines += [
             "",
-            "Rank, mean score over seeds, 95% interval over seeds and items, SD over seeds; what the first seed's fit used.",
+            "Rank, mean over seeds, its 95% interval over seeds and items, SD over seeds; what the first seed used.",
             "",
         ]
         lines += ["Where the order changes:", ""]

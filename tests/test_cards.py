@@ -44,6 +44,22 @@ def test_a_verdict_says_by_how_much(peak: float, fits: bool | None, words: str) 
     assert found[0] is fits and found[1].startswith(words)
 
 
+@pytest.mark.parametrize(
+    ("peak", "fits", "words"),
+    [
+        (13.8, True, "needs 13.80 of 15.00 GiB"),
+        (14.5, None, "close: needs 14.50 of 15.00 GiB, 0.50 GiB to spare, within the prediction's error of 8%"),
+        (18.0, None, "close: needs 18.00 of 15.00 GiB, 3.00 GiB too much, within the prediction's error of 20%"),
+        (19.0, False, "needs 19.00 of 15.00 GiB"),
+        (15.01, None, "close: "),
+    ],
+)
+def test_on_a_cpu_a_heap_may_fall_out_smaller(peak: float, fits: bool | None, words: str) -> None:
+    """It seldom grows above what is foretold, and often stays below."""
+    found = verdict(peak * GIB, 15 * GIB, "cpu")
+    assert found[0] is fits and found[1].startswith(words)
+
+
 @pytest.mark.parametrize(("gpu", "precision"), [("t4", "fp16"), ("l40s", "bf16")])
 def test_a_plan_for_a_card_is_of_its_cells(gpu: str, precision: str) -> None:
     """Device, precision and cap are the card's; what is run here is not touched."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from bench import plan
+from bench.cards import verdict
 from bench.config import load
 from bench.job import Job
-from bench.records import DataInfo, Outcome, Phase, Result, Status
-from benchmarks.memory_error import row, summary
+from bench.records import DataInfo, Outcome, Phase, Predicted, PredictedPhase, Result, Status
+from bench.shortage import need
+from benchmarks.memory_error import HERE, row, summary
 from benchmarks.memory_page import page
 
 PLANNED = ["suite=smoke", "tasks=sst2", "model=random:tiny-gpt2", "strategies=lora", "data.source=sample", "device=cpu"]
@@ -76,3 +79,24 @@ def test_the_page_tells_how_far_measurements_lie_apart(rises: list[int], told: b
     assert (apart in said) is told
     assert ("| 800 (600-900) | 830 | 900 | +3.8% |" in said) is told
     assert ("| 800 | 830 | 900 | +3.8% |" in said) is not told
+
+
+def test_no_verdict_contradicts_a_measurement() -> None:
+    """Of the committed table: under a limit just above what a process took it is never told not to fit, and under one
+    just below never to fit."""
+    rows = json.loads((HERE / "reports" / "benchmarks" / "memory-error.json").read_text())["rows"]
+    seen = 0
+    for one in rows:
+        if one["error"] is None:
+            continue
+        phase = PredictedPhase(
+            peak_bytes=one["tensor_bytes"], resident_bytes=one["resident_bytes"], held_bytes=one["held_bytes"], parts={}
+        )
+        needs = need(Predicted(peak_bytes=one["tensor_bytes"], phases={"adapt": phase}))
+        assert needs is not None
+        for risen in one["measured_each"]:
+            took = one["held_bytes"] + risen
+            assert verdict(needs, took + 1, "cpu")[0] is not False, one
+            assert verdict(needs, took - 1, "cpu")[0] is not True, one
+            seen += 1
+    assert seen > 100

@@ -16,6 +16,7 @@ from bench import plan
 from bench.config import load
 from bench.forecast import predictor
 from bench.measure.memory import resident
+from bench.models.build import build
 from bench.models.parts import touch
 from bench.predict.heap import Heap, known
 from bench.process import ALLOCATOR
@@ -53,13 +54,16 @@ def test_resident_memory_of_a_cell_is_foretold(tmp_path: Path) -> None:
     with predictor() as one:
         told = {job.cell.strategy: Predicted.model_validate(one.ask(job, False)).phases["adapt"] for job in jobs}
         on_card = Predicted.model_validate(one.ask(jobs[0], True)).phases["adapt"]
-    assert on_card.resident_bytes is None
+    assert on_card.resident_bytes is on_card.held_bytes is None
+    model = build(jobs[0].model, "fp32").module
+    weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
     for strategy, foretold in told.items():
         results = [read_result(Path(job.folder) / "result.json") for job in jobs if job.cell.strategy == strategy]
         assert {result.outcome.status for result in results} == {Status.ok}
         # one process's heap may hold a tenth more than its twin's: the middle one of three is what is foretold
         grown = statistics.median(grown_by(result.phases["adapt"]) for result in results)
         assert foretold.resident_bytes == pytest.approx(grown, rel=0.12), strategy
+        assert foretold.held_bytes == weights
         assert foretold.resident_bytes > foretold.peak_bytes  # libraries and holes come on top of so small a model
 
 

@@ -161,6 +161,8 @@ def test_a_cpu_needs_what_stays_resident() -> None:
     parts = {"parameters": 100, "activations": 50}
     phase = PredictedPhase(peak_bytes=150, parts=parts, resident_bytes=90)
     assert shortage.need(Predicted(peak_bytes=150, phases={"adapt": phase})) == 190
+    quantised = phase.model_copy(update={"held_bytes": 400})  # whole when they were loaded
+    assert shortage.need(Predicted(peak_bytes=150, phases={"adapt": quantised})) == 490
     assert shortage.need(Predicted(peak_bytes=150, phases={})) == 150
     assert shortage.need(Predicted()) is None
 

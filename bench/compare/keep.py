@@ -78,7 +78,7 @@ def stripped(result: Result) -> Result:
     used = result.used and result.used.model_copy(update={"train_seconds": None})
     predicted = result.predicted.model_copy(update={
         "seconds": None, "limit_bytes": None, "fits": None,
-        "phases": {name: phase.model_copy(update={"resident_bytes": None})
+        "phases": {name: phase.model_copy(update={"resident_bytes": None, "held_bytes": None})
                    for name, phase in result.predicted.phases.items()},
     })  # fmt: skip
     return result.model_copy(

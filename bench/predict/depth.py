@@ -67,6 +67,7 @@ def predicted(job: Job, on_card: bool) -> dict[str, Any]:
                 "peak_bytes": round(peak.size),
                 "parts": {k: round(v) for k, v in peak.parts.items() if round(v)},
                 "resident_bytes": held.get(name),
+                "held_bytes": round(found.weights) if name in held else None,
             }
             for name, peak in phases.items()
         },
@@ -154,4 +155,6 @@ def extrapolated(low: Rehearsal, high: Rehearsal, blocks: int) -> Rehearsal:
     flops = None if low.flops is None or high.flops is None else line(low.flops, high.flops)
     grown = {name: line(low.grown[name], high.grown[name]) for name in low.grown.keys() & high.grown.keys()}
     trainable = round(line(low.trainable, high.trainable))
-    return Rehearsal(peaks, None, grown, flops, trainable, low.calls + high.calls)
+    return Rehearsal(
+        peaks, None, grown, line(low.weights, high.weights), flops, trainable, calls=low.calls + high.calls
+    )

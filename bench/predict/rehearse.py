@@ -46,6 +46,8 @@ class Rehearsal:
     """What was asked of the allocator until adapting was over; None where that is not asked."""
     grown: dict[str, float] = field(default_factory=dict)
     """Stage of adapting -> bytes by which a process's heap grows at most, once the trace was replayed."""
+    weights: float = 0
+    """Bytes of the model as it is loaded."""
     flops: float | None = None
     """FLOPs of adapting; None where the budget's axis leaves the number of steps open."""
     trainable: int = 0
@@ -103,6 +105,7 @@ def rehearse(job: Job, base: Base, on_card: bool, traced: bool = False) -> Rehea
     with stand_ins(live, on_card), live:
         weights = [*base.module.parameters(), *base.module.buffers()]
         live.claim(weights, "parameters")
+        found.weights = float(sum(one.nbytes for one in weights))
         if cell.strategy.places_base and parse(job.model).form == "random":
             # drawn weights lie on the heap, where those that are quantised leave holes; a file's lie in its mapping
             live.settle(weights)
