@@ -10,7 +10,7 @@ should be microseconds in a step of tenths of a second. Two ways to see it:
 2. Alone: the meter's own code around a model that does nothing, thousands of times, as a share of the median step.
    This does not drown in other processes' noise, and is what counts where the first interval is wide.
 
-Not part of a step: opening a phase (once a phase), and counting FLOPs of a shape that is new (at most three lengths a
+Not part of a step: opening a phase (once a phase), and counting FLOPs of a shape that is new (a few a
 batch size; those steps are left out of the throughput). The price of such a step is given beside.
 
     python -m benchmarks.overhead [pairs=60]
@@ -248,7 +248,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"meter alone. {machine['cpu']}, {machine['cores']} cores, load {found['load']:.1f} when it began.",
         "",
         "Where the paired interval is wider than the allowance, other processes were at work and the figure of the "
-        "meter alone is the one that counts. FLOPs are counted at most at three lengths a batch size; such steps stand "
+        "meter alone is the one that counts. FLOPs are counted for a few shapes of batch; such steps stand "
         "in the budget's seconds and not in the throughput.",
     ]
     return "\n".join(lines) + "\n"
