@@ -110,9 +110,16 @@ class Launcher:
             if not path.is_file() or read_result(path).outcome.status != Status.ok:  # else it had just finished
                 self.write(job, Status.interrupted, "interrupted by Ctrl-C; it runs again next time")
             raise
-        if ended is not None and not (ended[0] in STOPPED_BY and keep_score(folder, ended[1])):
+        if ended is not None and not self.had_score(folder, *ended):
             self.write(job, *ended)
         return read_result(folder / "result.json")
+
+    def had_score(self, folder: Path, status: Status, why: str) -> bool:
+        """Whether memory or time ended the cell after its score, which is its record now."""
+        try:
+            return status in STOPPED_BY and keep_score(folder, why)
+        except OSError as error:
+            raise UserFault(f"cannot write into {folder}: {error.strerror}; finished cells are intact") from None
 
     def probe(self, job: Job) -> ProbeRecord:
         """Ask a finished cell what `job.probe` names; the probe's record. Nothing of the cell's own is touched.

@@ -24,6 +24,7 @@ from cli_runs import (
 
 from bench import plan as planning
 from bench.config import load
+from bench.errors import UserFault
 from bench.job import Job
 from bench.launch import Ending, Launcher
 from bench.recording import Recorder
@@ -192,6 +193,22 @@ def test_a_score_outlives_a_process_ended_while_defaults_were_tried(
     assert (result.notes[-1:] == ["the defaults have no score: it held 3.00 GiB"]) is kept
     make_room(folder)
     assert not (folder / SCORED).exists()
+
+
+def test_a_score_that_cannot_be_kept_is_a_fault_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, launcher = job_of(tmp_path), Launcher(tmp_path, 60)
+
+    def served(job: Job, path: Path) -> tuple[Status, str]:
+        Recorder(job).write(Status.ok, None, SCORED)
+        return Status.out_of_memory, "it held 3.00 GiB"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(launcher, "served", served)
+    monkeypatch.setattr("bench.room.write_record", full)
+    with pytest.raises(UserFault, match="cannot write into .*: No space left on device; finished cells are intact"):
+        launcher.attempt(job)
 
 
 def test_what_a_cell_wrote_last_is_shortened_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
