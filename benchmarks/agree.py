@@ -60,6 +60,7 @@ def by_us(work: Path, task: str, shots: int, mirror: str, asked: dict[str, str])
     [record] = (work / "results" / f"agree-{task}").glob("*/result.json")
     result, table = read_result(record), pd.read_parquet(record.with_name("predictions.parquet"))
     columns = [name for name in table.columns if name.startswith("score")]
+    assert result.scores is not None, result.outcome.reason
     said = dict(zip(table["row"].tolist(), table[columns].to_numpy(), strict=True))
     return {"accuracy": result.scores["accuracy"].value, "said": said}
 

@@ -82,12 +82,13 @@ def main(*options: str) -> int:
     took = sum(one["seconds"] for one in alone.values()) / sum(one["seconds"] for one in kept.values())
     for task in rows:
         print(f"{task}: {passes[task]} passes with features kept, {before[task]} without (wanted: at most {WANTED})")
+    most = max(passes.values())
     one = {
-        "ratio": max(passes.values()), "wanted": WANTED, "at_most": True, "passes": passes, "without": before,
+        "ratio": most, "wanted": WANTED, "at_most": True, "passes": passes, "without": before,
         "wall_ratio": round(took, 2), "other": other,
     }  # fmt: skip
     print(json.dumps(one))
-    return 1 if other or not ours or one["ratio"] > WANTED else 0
+    return 1 if other or not ours or most > WANTED else 0
 
 
 if __name__ == "__main__":

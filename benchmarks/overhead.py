@@ -85,9 +85,11 @@ class Switched(Meter):
         return super().spent() if self.on else 0.0
 
     @contextmanager
-    def accumulating(self, examples: int) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
+    def accumulating(
+        self, examples: int, aside: bool = False
+    ) -> Iterator[Callable[[tuple[Any, ...]], AbstractContextManager[None]]]:
         if self.on:
-            with super().accumulating(examples) as passed:
+            with super().accumulating(examples, aside) as passed:
                 yield passed
             return
         yield lambda shape: nullcontext()
@@ -123,7 +125,6 @@ def turns(plan: Plan, pairs: int) -> tuple[list[tuple[float, float]], float]:
     adapt(plan, context, meter)
     took = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(meter.asked)][WARM_UP:]
     timed = [s.seconds for s in meter.steps if s.timed]
-    meter.book.counted.clear()
     again = Meter(Budget(train_examples=BATCH * 5))
     again.watch(plan.seen)
     adapt(plan, context, forgetful(again))
@@ -163,7 +164,8 @@ def alone(batch: Any, rounds: int = ALONE) -> float:
     """Median seconds of everything the loop asks of a meter in a step, around a model that does nothing."""
     model, shape, tokens = Nothing(), batch.shape, batch.tokens
     inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-    bare, full = [], []
+    bare: list[float] = []
+    full: list[float] = []
     meter = Meter(Budget(train_examples=BATCH * (rounds + 1)), tick=telling())
     for times, metered in ((bare, False), (full, True)):
         if metered:

@@ -105,7 +105,7 @@ class Theirs:
 
         self.base, self.shots, self.name, self.rows = base, row.shots, ours.name, ours.test.index
         self.manager = TaskManager(include_path=str(HERE), include_defaults=False)
-        self.said: dict[str, Any] = {}
+        self.said: dict[int, list[float]] = {}
         self.batch(self.fastest())
 
     def batch(self, size: int) -> None:

@@ -120,7 +120,7 @@ def command(order: dict[str, Any]) -> int:
     standard(0)
     if order.get("clock") is not None:
         set_back(order["clock"])
-    bench.warm.subprocess = SimpleNamespace(Popen=Forked, PIPE=-1)  # type: ignore[attr-defined]
+    bench.warm.subprocess = SimpleNamespace(Popen=Forked, PIPE=-1)  # type: ignore[assignment]
     return bench.cli.main(order["words"])
 
 

@@ -51,7 +51,8 @@ def full(cradle: Cradle, known: Reference, folder: Path, tries: int, draw: rando
     """The disk of the records fills up at a random place: one line, nothing half written; with room it goes on."""
     if (why := why_not(folder / "probe")) is not None:
         return {"says": "a disk that fills up", "skipped": why}
-    seen, moments, tried = Seen(), [], 0
+    moments: list[list[int]] = []
+    seen, tried = Seen(), 0
     while len(moments) < tries and tried < 5 * tries:
         tried += 1
         sweep, kib = made(folder / f"full-{tried}"), draw.randrange(16, needed(known))

@@ -63,7 +63,8 @@ def killed(
     name: str, cradle: Cradle, known: Reference, folder: Path, tries: int, draw: random.Random
 ) -> dict[str, Any]:
     """Kill one victim so many times, each in a sweep of its own, and resume."""
-    victim, moments, seen, tried = VICTIMS[name], [], Seen(), 0
+    moments: list[list[float]] = []
+    victim, seen, tried = VICTIMS[name], Seen(), 0
     while len(moments) < tries:
         if (tried := tried + 1) > 5 * tries + 5:
             seen.other.append(f"only {len(moments)} of {tries} tries met a process to kill")
