@@ -19,7 +19,7 @@ TOKENS = ["suite=smoke", "model=random:tiny-gpt2", "strategies=lora", "data.sour
 PLANTS = {
     "bench/train/loop.py": (
         "            self.optimizer.step(middle)\n",
-        "            self.optimizer.step(middle)\n            __import__('time').sleep(1)\n",
+        "            self.optimizer.step(middle)\n            __import__('time').sleep(0.3)\n",
     ),
     "adapters/lora.py": (
         "        plan = peft_plan(base, context, factors(options), options.lr)\n",

@@ -49,7 +49,8 @@ def test_resident_memory_of_a_cell_is_foretold(tmp_path: Path) -> None:
     (tmp_path / "resident.yaml").write_text(SUITE)
     tokens = [f"suite={tmp_path}/resident.yaml", f"results_dir={tmp_path}", f"reports_dir={tmp_path}", "threads=1"]
     tokens += ["device=cpu", "seeds=3"]
-    subprocess.run([sys.executable, "-m", "bench", "run", *tokens], check=True, capture_output=True)
+    run = [sys.executable, "-m", "bench", "run", *tokens, "predict=false"]  # asked for below, of one process
+    subprocess.run(run, check=True, capture_output=True)
     jobs = plan.make(load(tokens)).jobs
     with predictor() as one:
         told = {job.cell.strategy: Predicted.model_validate(one.ask(job, False)).phases["adapt"] for job in jobs}
