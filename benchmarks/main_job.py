@@ -110,8 +110,11 @@ def page(found: dict[str, Any]) -> str:
 
 
 def pair(before: str, options: tuple[str, ...], work: Path) -> list[Side]:
-    """Both sides of what the command line asks for."""
+    """Both sides of what the command line asks for. Ends the program where one is no checkout: what is installed would
+    be measured in its stead."""
     folders = [before, *(o for o in options if "=" not in o), str(ROOT)][:2]
+    if none := [folder for folder in folders if not (Path(folder) / "bench" / "__main__.py").is_file()]:
+        raise SystemExit(f"benchmarks.main_job: {none[0]} holds no bench/; give a checkout of this repository")
     tokens = [o for o in options if "=" in o and not o.startswith(("work=", "tasks="))]
     named = zip(("before", "after"), folders, strict=True)
     return [Side(name, Path(folder).resolve(), work / name, tokens) for name, folder in named]

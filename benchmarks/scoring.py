@@ -16,12 +16,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.budget import Meter
@@ -41,6 +43,8 @@ from benchmarks.paired import in_turn
 HERE = Path(__file__).resolve().parent / "lm_eval"
 BATCHES = (1, 4, 16)
 """What lm-eval is tried with."""
+DOUBLED = 4
+"""Items of a row that are asked in double precision too."""
 
 
 @dataclass(frozen=True)
@@ -105,41 +109,65 @@ class Theirs:
 
         self.base, self.shots, self.name, self.rows = base, row.shots, ours.name, ours.test.index
         self.manager = TaskManager(include_path=str(HERE), include_defaults=False)
-        self.said: dict[int, list[float]] = {}
-        self.batch(self.fastest())
+        self.scores = np.zeros(0)
+        self.size, self.swing = self.fastest()
+        self.model = self.wrapped(base.module, self.size)
 
-    def batch(self, size: int) -> None:
-        """Score in batches of this size from now on."""
+    def wrapped(self, module: Any, size: int) -> Any:
+        """A model as lm-eval asks it, in batches of this size."""
         from lm_eval.models.huggingface import HFLM
 
-        self.size = size
-        self.model = HFLM(pretrained=self.base.module, tokenizer=self.base.tokenizer, batch_size=size)
+        return HFLM(pretrained=module, tokenizer=self.base.tokenizer, batch_size=size)
 
-    def fastest(self) -> int:
-        """The batch size whose scoring took least, of a third of the items."""
-        seconds, rows = {}, self.rows
-        self.rows = rows[: max(4, len(rows) // 3)]
+    def fastest(self) -> tuple[int, float]:
+        """The batch size whose scoring took least, of a third of the items, and the largest difference that the choice
+        makes to a log-likelihood."""
+        seconds, said, rows = {}, [], self.rows[: max(4, len(self.rows) // 3)]
         for size in BATCHES:
-            self.batch(size)
+            model = self.wrapped(self.base.module, size)
             before = time.process_time()
-            self()
+            said.append(self.asked(model, rows))
             seconds[size] = time.process_time() - before
-        self.rows = rows
-        return min(seconds, key=lambda size: seconds[size])
+        return min(seconds, key=lambda size: seconds[size]), float(np.ptp(np.array(said), axis=0).max())
 
     def __call__(self) -> None:
         """Score all items anew."""
+        self.scores = self.asked(self.model, self.rows)
+
+    def asked(self, model: Any, rows: list[int]) -> np.ndarray:
+        """Log-likelihoods (items, options), items in the order of these rows."""
         import lm_eval
 
-        asked = {"tasks": [self.name], "samples": {self.name: self.rows}, "bootstrap_iters": 0, "log_samples": True}
-        found = lm_eval.simple_evaluate(self.model, task_manager=self.manager, num_fewshot=self.shots, **asked)
+        asked = {"tasks": [self.name], "samples": {self.name: rows}, "bootstrap_iters": 0, "log_samples": True}
+        found = lm_eval.simple_evaluate(model, task_manager=self.manager, num_fewshot=self.shots, **asked)
         assert found is not None
-        self.said = {one["doc_id"]: [float(r[0][0]) for r in one["resps"]] for one in found["samples"][self.name]}
+        said = {one["doc_id"]: [float(r[0][0]) for r in one["resps"]] for one in found["samples"][self.name]}
+        return np.array([said[row] for row in rows])
 
-    @property
-    def scores(self) -> np.ndarray:
-        """(items, options) in the order of the rows."""
-        return np.array([self.said[index] for index in self.rows])
+
+def doubled(module: nn.Module) -> nn.Module:
+    """A copy that computes in double precision, norms included, which in transformers take any input as float32."""
+    copy = deepcopy(module).double()
+    for parent in list(copy.modules()):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, norm in children:
+            if type(norm).__name__.endswith("RMSNorm"):
+                exact = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)
+                exact.load_state_dict(norm.state_dict())
+                setattr(parent, name, exact)
+    return copy
+
+
+def from_double(ours: Ours, theirs: Theirs) -> dict[str, float]:
+    """How far either side lies from double precision, where the two lie farthest apart: the farthest log-likelihood of
+    `DOUBLED` items. lm-eval asks the copy, one option at a time: nothing is shared and nothing is padded."""
+    apart = np.abs(ours.scores - theirs.scores).max(-1)
+    far = np.sort(np.argsort(-apart)[:DOUBLED])
+    exact = theirs.asked(theirs.wrapped(doubled(ours.base.module), 1), [theirs.rows[one] for one in far])
+    return {
+        "items": len(far), "ours": float(np.abs(ours.scores[far] - exact).max()),
+        "theirs": float(np.abs(theirs.scores[far] - exact).max()),
+    }  # fmt: skip
 
 
 def operations(way: Callable[[], None]) -> int:
@@ -158,10 +186,21 @@ def measured(row: Row, base: Base, settings: DataSettings, rounds: int) -> dict[
     return {
         "name": row.name, "task": row.task, "shots": row.shots, "items": items, "wanted": row.wanted, **pair.told(),
         "their_batch": theirs.size, "apart": float(np.abs(ours.scores - theirs.scores).max()),
+        "apart_itself": theirs.swing, "from_double": from_double(ours, theirs),
         "same": int((ours.scores.argmax(-1) == theirs.scores.argmax(-1)).sum()),
         "rows_an_item": round(meter.rows / items, 2), "tokens_an_item": round(meter.tokens / items, 1),
         "ops_an_item": round(ops[0] / items, 1), "their_ops_an_item": round(ops[1] / items, 1),
     }  # fmt: skip
+
+
+def far(one: dict[str, Any]) -> str:
+    """How far apart the log-likelihoods of a row are, and how much of it is arithmetic, in words."""
+    if (exact := one.get("from_double")) is None:  # measured before this was asked
+        return f"at most {one['apart']:.1e} apart"
+    return (
+        f"at most {one['apart']:.1e} apart (lm-eval from itself in other batches {one['apart_itself']:.1e}; from "
+        f"double precision ours {exact['ours']:.1e}, lm-eval's {exact['theirs']:.1e})"
+    )
 
 
 def main(mirror: str, *options: str) -> None:
@@ -181,7 +220,7 @@ def main(mirror: str, *options: str) -> None:
         one = found[-1]
         print(
             f"{one['name']}: {one['ratio']:.2f} times lm-eval's items/s [{one['low']:.2f}, {one['high']:.2f}] (wanted: "
-            f"{one['wanted']:g}); same option in {one['same']} of {one['items']}, at most {one['apart']:.1e} apart; "
+            f"{one['wanted']:g}); same option in {one['same']} of {one['items']}, {far(one)}; "
             f"lm-eval's batch {one['their_batch']}",
             flush=True,
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.environment import environment
+from benchmarks.scoring import far
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "reports" / "benchmarks"
@@ -53,7 +54,7 @@ def rows(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     if name == "scoring":
         return [
             {"what": f"items/s against lm-eval: {one['name']}", **one,
-             "same": f"same option in {one['same']} of {one['items']}, at most {one['apart']:.1e} apart"}
+             "same": f"same option in {one['same']} of {one['items']}, {far(one)}"}
             for one in found["rows"]
         ]  # fmt: skip
     if name == "training":
