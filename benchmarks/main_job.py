@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import load
-from bench.measure.environment import environment
 from bench.store import read_plan, read_result
+from benchmarks.paired import described
 from benchmarks.phases import lines, spent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,22 +120,20 @@ def pair(before: str, options: tuple[str, ...], work: Path) -> list[Side]:
     return [Side(name, Path(folder).resolve(), work / name, tokens) for name, folder in named]
 
 
-def main(before: str, *options: str) -> int:
-    """Measure, write the page; 0 where both commands did all they were asked for."""
+def main(before: str, *options: str) -> None:
+    """Measure, and write the page. Raises `RuntimeError` where a command failed."""
     kept = next((o.removeprefix("work=") for o in options if o.startswith("work=")), None)
     chosen = [o for o in options if o.startswith("tasks=")]
     with tempfile.TemporaryDirectory() as thrown:
         sides = pair(before, options, Path(kept or thrown).resolve())
         measured(sides, list(load([f"suite={SUITE}", *chosen]).suite.tasks))
-        told = environment(None)["machine"]
-        found: dict[str, Any] = {"machine": {"name": told["cpu"], "cores": told["cores"]}, "load": os.getloadavg()[0]}
+        found: dict[str, Any] = {"machine": described(), "load": os.getloadavg()[0]}
         found |= {side.name: side.told() for side in sides}
     (REPORT / "main-job.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (REPORT / "main-job.md").write_text(page(found), encoding="utf-8")
     print(page(found))
     print(json.dumps(found))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

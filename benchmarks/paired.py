@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure.environment import environment
+
 
 def ratio(of: list[float]) -> dict[str, float]:
     """Median of paired ratios with a 95% percentile bootstrap interval over pairs; of one pair nothing but itself."""
@@ -37,6 +39,12 @@ def of_children() -> float:
     """Processor seconds of all processes that this one started and that ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def described() -> dict[str, Any]:
+    """The machine by its processor, without its name."""
+    told = environment(1)["machine"]
+    return {"name": told["cpu"], "cores": told["cores"]}
 
 
 def in_turn(

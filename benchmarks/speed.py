@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure.environment import environment
+from benchmarks.paired import described
 from benchmarks.scoring import far
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,12 +114,6 @@ def main(mirror: str, *options: str) -> int:
     print(page(found))
     print(json.dumps(found))
     return 1 if any(missed(row) for name in asked for row in rows(name, found[name])) else 0
-
-
-def described() -> dict[str, Any]:
-    """The machine by its processor, without its name."""
-    told = environment(1)["machine"]
-    return {"name": told["cpu"], "cores": told["cores"]}
 
 
 if __name__ == "__main__":
